@@ -1,0 +1,21 @@
+"""Set-up shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; so do processes they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real clips, which are no part of this project; skips where it is absent."""
+    beside_the_checkout = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("MSCLR_SHARED_DATA", beside_the_checkout))
+    if not folder.is_dir():
+        pytest.skip(f"no real clips: {folder} is not a folder (MSCLR_SHARED_DATA names another)")
+    return folder
