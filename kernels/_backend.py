@@ -1,0 +1,100 @@
+"""Which backends can run here, and why not."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+_FOLDER = Path(__file__).parent
+_REINSTALL = "reinstall with a C++ compiler at hand: pip install --no-build-isolation"
+
+logger = logging.getLogger(__name__)
+
+
+def choose(op: str, implementations: Mapping[str, Callable], backend: str | None) -> Callable:
+    """The implementation to run: the named one, or the fastest that can run here."""
+    if backend is None:
+        return implementations["reference"]
+    if backend not in implementations:
+        raise ValueError(
+            f"backend must be one of {', '.join(implementations)} or None for {op}, got {backend!r}"
+        )
+    return implementations[backend]
+
+
+def backends() -> dict[str, str]:
+    """Each backend's name -> "" where it can run here, else the reason why it cannot."""
+    return {
+        "reference": "",
+        "cpu": _why_not_cpu(),
+        "triton": _why_not_triton(),
+        "cuda": _why_not_cuda(),
+    }
+
+
+def load_library() -> bool:
+    """Load the compiled operators (schemas and CPU) into ``torch.ops.msclr``, once.
+
+    Returns:
+        Whether they are there. Never raises: without them the reference runs.
+    """
+    return not _library_problem()
+
+
+@functools.cache
+def _library_problem() -> str:
+    return _load(_FOLDER / "_C.so")
+
+
+def _load(path: Path) -> str:
+    """Load a library of operators; empty where that worked, else the reason why not."""
+    if not path.is_file():
+        return f"the compiled operators are not installed; {_REINSTALL}"
+    try:
+        torch.ops.load_library(path)
+    except (OSError, RuntimeError) as error:
+        logger.warning("%s does not load, the reference runs instead: %s", path, error)
+        return f"the compiled operators do not load ({error}); {_REINSTALL}"
+    return ""
+
+
+def _why_not_cpu() -> str:
+    if problem := _library_problem():
+        return problem
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("msclr::graph_conv", "CPU"):
+        return "not built yet: the library holds no CPU implementation"
+    return ""
+
+
+def _why_not_triton() -> str:
+    if problem := _why_not_nvidia():
+        return problem
+    if importlib.util.find_spec("triton") is None:
+        return "needs the triton package: pip install triton"
+    if not any(_FOLDER.glob("*/triton_kernel.py")):
+        return "not built yet: there are no Triton kernels"
+    return ""
+
+
+def _why_not_cuda() -> str:
+    if problem := _why_not_nvidia():
+        return problem
+    if not (_FOLDER / "_C_cuda.so").is_file():
+        return "not built yet: there is no library of CUDA kernels"
+    return ""
+
+
+def _why_not_nvidia() -> str:
+    if torch.version.cuda is None:
+        return "needs an NVIDIA GPU of sm_80 or later, and a PyTorch built for CUDA"
+    if not torch.cuda.is_available():
+        return "needs an NVIDIA GPU of sm_80 or later; PyTorch finds none"
+    major, minor = torch.cuda.get_device_capability()
+    if major < 8:
+        return f"needs an NVIDIA GPU of sm_80 or later; this one is sm_{major}{minor}"
+    return ""
