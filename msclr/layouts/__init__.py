@@ -1,0 +1,14 @@
+"""Skeleton conventions: joint names, bones, centre, left-right flip and graph.
+
+>>> from msclr import layouts
+>>> layouts.get("kinectv2_25")
+Layout('kinectv2_25', 25 joints, 24 bones, center 'spineshoulder')
+
+One `.toml` file beside this one describes each convention that is shipped; `load` reads a file of
+your own and `register` puts it under its name.
+"""
+
+from msclr.layouts.layout import Layout
+from msclr.layouts.registry import get, load, names, register
+
+__all__ = ["Layout", "get", "load", "names", "register"]

@@ -1,0 +1,96 @@
+"""Adjacency matrices of a layout: the links of its joints, normalised and parted.
+
+An entry [v, w] weighs source joint v in output joint w, as y[w] = sum_v x[v] A[v, w] reads it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from msclr.errors import InputError
+from msclr.layouts._check import did_you_mean
+
+if TYPE_CHECKING:
+    from msclr.layouts.layout import Layout
+
+
+def adjacency(layout: Layout, strategy: str) -> torch.Tensor:
+    """(K, V, V) float32, see `Layout.adjacency`."""
+    if strategy not in _STRATEGIES:
+        raise InputError(
+            f"unknown adjacency strategy {strategy!r}, wanted one of {', '.join(_STRATEGIES)}"
+            f"{did_you_mean(strategy, _STRATEGIES)}"
+        )
+    parts = torch.stack(_STRATEGIES[strategy](layout))  # (K, V, V) bool
+    links = (_linked(layout) | _self_links(layout)).float()  # (V, V)
+    return parts * (links / links.sum(dim=0))  # each column divided by its sum
+
+
+def _uniform(layout: Layout) -> list[torch.Tensor]:
+    return [_linked(layout) | _self_links(layout)]
+
+
+def _distance(layout: Layout) -> list[torch.Tensor]:
+    return [_self_links(layout), _linked(layout)]
+
+
+def _spatial(layout: Layout) -> list[torch.Tensor]:
+    """The released graphs know the distance to the centre up to one hop only."""
+    linked = _linked(layout)
+    distance = _hops(linked, layout.center_index)
+    distance[distance > 1] = torch.inf
+    outwards = linked & (distance[:, None] < distance[None, :])
+    return [_self_links(layout), linked & ~outwards, outwards]
+
+
+def _spatial_true(layout: Layout) -> list[torch.Tensor]:
+    links = _linked(layout) | _self_links(layout)
+    # Hops may run along bones that are no links: also joints that the graph leaves apart from the
+    # centre have a distance to it.
+    distance = _hops(_undirected(layout.bone_indices, layout.num_joints), layout.center_index)
+    source, output = distance[:, None], distance[None, :]
+    return [links & (source == output), links & (source < output), links & (source > output)]
+
+
+_STRATEGIES = {
+    "uniform": _uniform,
+    "distance": _distance,
+    "spatial": _spatial,
+    "spatial_true": _spatial_true,
+}
+
+
+def _self_links(layout: Layout) -> torch.Tensor:
+    return torch.eye(layout.num_joints, dtype=torch.bool)  # (V, V)
+
+
+def _linked(layout: Layout) -> torch.Tensor:
+    """(V, V) bool, symmetric: two different joints that a bone of the graph connects."""
+    outside = set(layout.outside_graph)
+    bones = [
+        indices
+        for bone, indices in zip(layout.bones, layout.bone_indices, strict=True)
+        if bone not in outside
+    ]
+    return _undirected(bones, layout.num_joints)
+
+
+def _undirected(bones, num_joints: int) -> torch.Tensor:
+    linked = torch.zeros(num_joints, num_joints, dtype=torch.bool)  # (V, V)
+    for child, parent in bones:
+        linked[child, parent] = linked[parent, child] = True
+    return linked
+
+
+def _hops(linked: torch.Tensor, start: int) -> torch.Tensor:
+    """(V,) float32: bones to walk from `start`, infinity where no way leads."""
+    distance = torch.full((len(linked),), torch.inf)
+    distance[start] = 0
+    reached = distance == 0
+    for hop in range(1, len(linked)):
+        new = linked[reached].any(dim=0) & ~reached
+        distance[new] = hop
+        reached |= new
+    return distance

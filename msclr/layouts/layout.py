@@ -1,0 +1,181 @@
+"""`Layout`: one skeleton convention, checked once and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from msclr.errors import InputError
+from msclr.layouts import _check
+from msclr.layouts._mirror import pairs_from_names
+
+if TYPE_CHECKING:
+    import torch
+
+REQUIRED_KEYS = ("name", "joints", "bones", "center")
+OPTIONAL_KEYS = ("aliases", "flip", "outside_graph")
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Layout:
+    """One skeleton convention. Immutable and hashable; equal when all its fields are equal.
+
+    name: lower-case letters, digits and underscores.
+    joints: 1 to 128 different joint names; their order is the order of the joint axis V.
+    bones: (child, parent) pairs of joint names, pointing away from the centre. A bone that closes a
+        loop comes after the ones that form the tree: a joint's parent is that of its first bone.
+    center: the joint from which graph distances are counted.
+    aliases: further names that `msclr.layouts.get` answers to.
+    flip: the (left, right) pairs of joints that change places in a mirror. None derives them from
+        the names: "lhip"/"rhip", "LUpperArm"/"RUpperArm", "LEFT_EYE"/"RIGHT_EYE",
+        "HipLeft"/"HipRight", "hip_l"/"hip_r"; always only where both joints exist. Given pairs
+        replace that rule. They are kept in `mirror_pairs`; the attribute `flip` is the permutation.
+    outside_graph: those of `bones` that are no links of `adjacency`. They serve the bone stream and
+        pictures, where a published graph leaves joints without a link that its weights rely on.
+
+    Raises InputError, one line that names the key and the mend, for anything else.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    bones: tuple[tuple[str, str], ...]
+    center: str
+    aliases: tuple[str, ...]
+    mirror_pairs: tuple[tuple[str, str], ...]
+    outside_graph: tuple[tuple[str, str], ...]
+
+    def __init__(
+        self,
+        name: str,
+        joints: Sequence[str],
+        bones: Sequence[Sequence[str]],
+        center: str,
+        aliases: Sequence[str] = (),
+        flip: Sequence[Sequence[str]] | None = None,
+        outside_graph: Sequence[Sequence[str]] = (),
+    ) -> None:
+        name = _check.name(name)
+        try:
+            joints = _check.joints(joints)
+            bones = _check.bones(bones, joints)
+            fields = {
+                "name": name,
+                "joints": joints,
+                "bones": bones,
+                "center": _check.center(center, joints),
+                "aliases": _check.aliases(aliases, name),
+                "mirror_pairs": (
+                    pairs_from_names(joints) if flip is None else _check.flip(flip, joints)
+                ),
+                "outside_graph": _check.outside_graph(outside_graph, bones, joints),
+            }
+        except InputError as error:
+            raise InputError(f"layout {name!r}: {error}") from None
+        for key, value in fields.items():
+            object.__setattr__(self, key, value)  # the dataclass is frozen
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], source: str = "layout") -> Layout:
+        """The layout that `to_dict` described, or that a layout file holds.
+
+        fields: `name`, `joints`, `bones`, `center` and, where wanted, `aliases`, `flip` and
+        `outside_graph`. source: what to call the fields' origin in an error, such as a file.
+        Raises InputError for missing or unknown keys and for whatever `Layout` refuses.
+        """
+        _check.keys(fields, REQUIRED_KEYS, OPTIONAL_KEYS, source)
+        try:
+            return cls(**fields)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as strings and lists, ready for JSON; `from_dict` reads them back."""
+        return {
+            "name": self.name,
+            "joints": list(self.joints),
+            "bones": [list(bone) for bone in self.bones],
+            "center": self.center,
+            "aliases": list(self.aliases),
+            "flip": [list(pair) for pair in self.mirror_pairs],
+            "outside_graph": [list(bone) for bone in self.outside_graph],
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Layout({self.name!r}, {self.num_joints} joints, {len(self.bones)} bones, "
+            f"center {self.center!r})"
+        )
+
+    @property
+    def num_joints(self) -> int:
+        """V, the number of joints."""
+        return len(self.joints)
+
+    @property
+    def center_index(self) -> int:
+        """Index of the centre on the joint axis."""
+        return self.joints.index(self.center)
+
+    @cached_property
+    def bone_indices(self) -> tuple[tuple[int, int], ...]:
+        """`bones` as (child, parent) indices on the joint axis."""
+        index = {joint: i for i, joint in enumerate(self.joints)}
+        return tuple((index[child], index[parent]) for child, parent in self.bones)
+
+    # The tensors below are made anew at each call, so that writing into one spoils no other's.
+
+    @property
+    def parents(self) -> torch.Tensor:
+        """(V,) int64: each joint's parent, the joint itself where it has none.
+
+        The bone stream is x - x[..., parents, :]: zero at joints without a parent.
+        """
+        import torch
+
+        return torch.tensor(self._parents)
+
+    @property
+    def flip(self) -> torch.Tensor:
+        """(V,) int64 permutation, its own inverse, that swaps the left and the right joints.
+
+        x[..., flip, :] of joints (..., V, 3) gives each joint its mirror partner's coordinates.
+        """
+        import torch
+
+        return torch.tensor(self._flip)
+
+    def adjacency(self, strategy: str = "spatial") -> torch.Tensor:
+        """(K, V, V) float32: the links in K parts, columns normalised over all parts together.
+
+        Entry [k, v, w] weighs joint v's features in joint w's output; it is 1/(links of w + 1) in
+        the one part that holds the link, 0 in the others. Each joint also links to itself. Bones in
+        `outside_graph` are no links.
+
+        strategy:
+            "uniform": K = 1, all links.
+            "distance": K = 2, the self links; the bones.
+            "spatial": K = 3, as in the released graphs of ST-GCN, AimCLR, CrosSCLR and MS-CLR:
+                the self links; the bones where dist(v) >= dist(w); those where dist(v) < dist(w),
+                with dist = 0 at the centre, 1 at its neighbours and infinity at all other joints.
+            "spatial_true": K = 3, by true hop distances to the centre along all bones, as the
+                ST-GCN paper writes it (AAAI 2018, eq. 8): dist(v) = dist(w), self links among them;
+                dist(v) < dist(w), v closer to the centre; dist(v) > dist(w), v further away.
+
+        Raises InputError for another strategy.
+        """
+        from msclr.layouts import _graph
+
+        return _graph.adjacency(self, strategy)
+
+    @cached_property
+    def _parents(self) -> tuple[int, ...]:
+        parents = dict(reversed(self.bone_indices))  # reversed: a joint's first bone wins
+        return tuple(parents.get(joint, joint) for joint in range(self.num_joints))
+
+    @cached_property
+    def _flip(self) -> tuple[int, ...]:
+        partner = dict(self.mirror_pairs)
+        partner |= {right: left for left, right in self.mirror_pairs}
+        return tuple(self.joints.index(partner.get(joint, joint)) for joint in self.joints)
