@@ -1,0 +1,138 @@
+"""Prepare any clips that are at hand as arrays: the general way into the library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from msclr.data.prepare._inputs import Table, check_count, check_table, check_views
+from msclr.data.prepare._view import View
+from msclr.data.prepare.report import PrepareReport
+from msclr.data.store import SPLITS, StoreWriter, require_free
+from msclr.errors import InputError
+from msclr.layouts.layout import Layout
+
+
+def prepare_arrays(
+    out: str | os.PathLike[str],
+    views: Mapping[str | Layout, Sequence[np.ndarray]],
+    labels: Sequence[int] | np.ndarray,
+    split: Sequence[str] | np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    frames: int = 50,
+    scale: float = 1.0,
+    bodies: int | None = None,
+    name: str | None = None,
+    source: str = "arrays",
+) -> PrepareReport:
+    """Clean, centre and resample clips and write them as a prepared data set to the folder `out`.
+
+    views: for each layout (its name, or a `Layout`) the N clips, each (T, V, 3) or, with M
+        bodies, (M, T, V, 3), of any real or integer dtype. The views of a clip may differ in T
+        (each is resampled by itself), not in M: body m is one person in all of them.
+    labels: N integers from 0 on. split: N times "train" or "val".
+    names: N different names; `clip0`, `clip1`, … if not given. classes: the name of each label.
+    frames: T of the prepared clips. scale: metres per unit of the arrays.
+    bodies: M of the prepared clips; as many as the fullest clip has if not given. Of a clip with
+        more bodies the ones with the largest motion are kept (the sum over joints, axes and views
+        of the variance over time), in their order.
+    name: of the data set, the folder's if not given. source: where the clips are from, in words.
+
+    The steps, in float64, for each clip, body and view:
+    1. Coordinates times `scale`. A joint with a NaN, an infinity or all three coordinates 0 is
+       missing. A body without any joint is absent; one that only some views have is dropped from
+       all of them. Present bodies move up to the first places, the rest is 0.
+    2. Frames at either end of a view in which no kept body is seen are cut off.
+    3. Missing joints are interpolated linearly over time; before its first and after its last
+       sight a joint is held.
+    4. The layout's centre joint is subtracted per frame and body. Joints never seen in the clip
+       come out as 0; if the centre is one of them, the mean of the seen joints stands in for it.
+       A view whose centre joint is 0 in every frame of every clip is taken as centred already.
+    5. Linear resampling over time to `frames`, both ends kept.
+    Axes are left as they are.
+
+    Returns the counts of what was found. Raises InputError, before anything is written, for
+    whatever does not fit together.
+    """
+    require_free(out)
+    table = check_table(labels, split, names, classes)
+    sources = check_views(views, table)
+    frames = check_count(frames, "frames")
+    if not (np.isfinite(scale) and scale > 0):
+        raise InputError(f"scale is {scale!r}; give metres per unit, 0.001 for millimetres")
+    present, unmatched = _find_bodies(sources, table)
+    fullest = max(len(rows) for rows in present)
+    bodies = fullest if bodies is None else check_count(bodies, "bodies")
+
+    report = PrepareReport(
+        out=str(out),
+        frames=frames,
+        bodies=bodies,
+        classes=table.classes,
+        clips={key: table.split.count(key) for key in SPLITS},
+        per_class={key: table.per_class(key) for key in SPLITS},
+        unmatched_bodies=unmatched,
+        surplus_bodies=sum(max(len(rows) - bodies, 0) for rows in present),
+    )
+    writer = StoreWriter(
+        out,
+        name=name or Path(out).resolve().name,
+        layouts=[view.layout for view in sources],
+        classes=table.classes,
+        frames=frames,
+        bodies=bodies,
+        source=source,
+    )
+    # Overflow ends in infinities, which are refused below, not in warnings.
+    with writer, np.errstate(over="ignore", invalid="ignore"):
+        for clip, rows in enumerate(present):
+            rows = _most_moving(sources, clip, rows, bodies)
+            prepared = {}
+            for view in sources:
+                xyz = np.zeros((bodies, frames, view.layout.num_joints, 3), np.float32)
+                xyz[: len(rows)] = view.clean(clip, rows, frames, scale)
+                if not np.isfinite(xyz).all():
+                    raise InputError(
+                        f"{table.clip(clip)} has coordinates too large for float32 in view "
+                        f"{view.name}; check the clip, and the scale"
+                    )
+                prepared[view.name] = xyz
+            mask = np.arange(bodies) < len(rows)
+            writer.add(table.split[clip], prepared, mask, table.labels[clip], table.names[clip])
+        report.views = {view.name: view.report() for view in sources}
+        writer.finish(report.to_dict())
+    return report
+
+
+def _find_bodies(views: list[View], table: Table) -> tuple[list[np.ndarray], int]:
+    """The bodies of each clip that all its views have, and how many others only some have."""
+    found, unmatched = [], 0
+    for clip in range(len(table.labels)):
+        present = np.stack([view.present(clip) for view in views])  # (views, M)
+        for view, bodies in zip(views, present, strict=True):
+            if not bodies.any():
+                raise InputError(
+                    f"{table.clip(clip)} has no body in view {view.name}: every joint of every "
+                    "frame is missing (NaN or 0); leave the clip out"
+                )
+        rows = np.nonzero(present.all(axis=0))[0]
+        if not len(rows):
+            raise InputError(
+                f"{table.clip(clip)} has no body that each of its views has; "
+                "leave the clip out, or order the bodies alike in all views"
+            )
+        unmatched += int(present.any(axis=0).sum()) - len(rows)
+        found.append(rows)
+    return found, unmatched
+
+
+def _most_moving(views: list[View], clip: int, rows: np.ndarray, bodies: int) -> np.ndarray:
+    if len(rows) <= bodies:
+        return rows
+    moved = sum(view.motion(clip, rows) for view in views)
+    return rows[np.sort(np.argsort(-moved, kind="stable")[:bodies])]

@@ -1,0 +1,102 @@
+"""What preparing found, counted: printed by `msclr prepare`, kept in dataset.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+_PLAUSIBLE_REACH = (0.1, 10.0)  # metres from a body's centre to its furthest joint
+
+
+@dataclass
+class ViewReport:
+    """Counts for one layout, over the bodies that were kept.
+
+    joints: measured or not, body x frame x joint of the trimmed clips
+    interpolated: those of them that were missing and were interpolated over time
+    never_seen: body x joint pairs missing in a whole clip, set to the body's centre
+    trimmed_frames: frames at the ends of clips in which no body was seen, cut off
+    reach: metres from the centre to the furthest joint, median over clips
+    """
+
+    joints: int = 0
+    interpolated: int = 0
+    never_seen: int = 0
+    trimmed_frames: int = 0
+    reach: float = 0.0
+
+
+@dataclass
+class PrepareReport:
+    """Counts over a whole prepared data set.
+
+    clips: split -> clips; per_class: split -> clips of each class, in the order of the classes
+    unmatched_bodies: bodies dropped because one of the views of their clip lacks them
+    surplus_bodies: bodies dropped because their clip has more than `bodies` of them
+    """
+
+    out: str
+    frames: int
+    bodies: int
+    classes: list[str]
+    clips: dict[str, int] = field(default_factory=dict)
+    per_class: dict[str, list[int]] = field(default_factory=dict)
+    views: dict[str, ViewReport] = field(default_factory=dict)
+    unmatched_bodies: int = 0
+    surplus_bodies: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts as JSON can hold them, without what dataset.json says beside them."""
+        content = asdict(self)
+        return {key: content[key] for key in content if key not in ("out", "frames", "classes")}
+
+    def lines(self) -> list[str]:
+        """The report as text for people, a line a finding; notes come last."""
+        counts = ", ".join(f"{split} {count:,}" for split, count in self.clips.items())
+        text = [
+            f"{sum(self.clips.values()):,} clips ({counts}) of {len(self.classes)} classes, "
+            f"{self.frames} frames, bodies per clip: {self.bodies}",
+            *self._class_lines(),
+            *(self._view_line(name, view) for name, view in self.views.items()),
+        ]
+        if self.unmatched_bodies:
+            text.append(f"{self.unmatched_bodies:,} bodies dropped: one of their views lacks them")
+        if self.surplus_bodies:
+            text.append(
+                f"{self.surplus_bodies:,} bodies dropped: more than {self.bodies} in their clip"
+            )
+        return [*text, *self._notes(), f"written to {self.out}"]
+
+    def _class_lines(self) -> list[str]:
+        lines = []
+        for split, counts in self.per_class.items():
+            if self.clips[split]:
+                lines.append(f"{split}: {min(counts):,} to {max(counts):,} clips a class")
+        return lines
+
+    def _view_line(self, name: str, view: ViewReport) -> str:
+        share = 100 * view.interpolated / max(view.joints, 1)
+        return (
+            f"{name}: {view.interpolated:,} of {view.joints:,} joints interpolated "
+            f"({share:.2f} %), {view.never_seen:,} never seen in their clip, "
+            f"{view.trimmed_frames:,} empty frames cut; furthest joint {view.reach:.2f} m "
+            "from the centre"
+        )
+
+    def _notes(self) -> list[str]:
+        notes = []
+        low, high = _PLAUSIBLE_REACH
+        for name, view in self.views.items():
+            if not low <= view.reach <= high:
+                notes.append(
+                    f"note: {view.reach:.3g} m is no size of a person: is {name} in metres? "
+                    "If not, prepare again with a scale (0.001 for millimetres)"
+                )
+        for split, counts in self.per_class.items():
+            empty = [name for name, count in zip(self.classes, counts, strict=True) if not count]
+            if self.clips[split] and empty:
+                shown = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
+                notes.append(f"note: {split} has no clip of {len(empty)} classes: {shown}")
+            if not self.clips[split]:
+                notes.append(f"note: {split} is empty")
+        return notes
