@@ -1,0 +1,22 @@
+"""Contrastive methods: what they are given is a :class:`Batch` of views, what they return a loss."""
+
+from msclr.methods.aimclr import AimCLR
+from msclr.methods.embedder import Batch, Embedder, View
+from msclr.methods.pairs import PAIR_MODES, draw_pairs
+from msclr.methods.queue import Queue
+from msclr.methods.skeletonclr import SkeletonCLR, StepOutput
+
+METHODS = {"aimclr": AimCLR, "skeletonclr": SkeletonCLR}
+
+__all__ = [
+    "METHODS",
+    "PAIR_MODES",
+    "AimCLR",
+    "Batch",
+    "Embedder",
+    "Queue",
+    "SkeletonCLR",
+    "StepOutput",
+    "View",
+    "draw_pairs",
+]

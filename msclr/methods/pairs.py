@@ -1,0 +1,36 @@
+"""Which layouts of a clip are contrasted: pairs (query layout, key layout)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+PAIR_MODES = ("batch", "sample", "all")
+
+
+def draw_pairs(
+    mode: str, layouts: int, clips: int, uniform: Callable[[int], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Layout numbers of the query and the key of each clip, uniform over all L x L pairs.
+
+    Args:
+        mode: "batch" draws one pair for the batch, "sample" one for each clip.
+        layouts: L.
+        clips: B.
+        uniform: uniform(n) gives n numbers in [0, 1).
+
+    Returns:
+        two int64 (B,) tensors of values in 0..L-1.
+    """
+    draws = uniform(1).expand(clips) if mode == "batch" else uniform(clips)
+    pair = (draws * layouts**2).long().clamp(max=layouts**2 - 1)
+    return pair // layouts, pair % layouts
+
+
+def ordered_pairs(layouts: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """All (i, j), i != j, of L layouts as two index tensors; (0, 0) where there is one only."""
+    i, j = torch.ones(layouts, layouts, device=device).nonzero(as_tuple=True)
+    unlike = (i != j) | (layouts == 1)
+    return i[unlike], j[unlike]

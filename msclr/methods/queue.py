@@ -1,0 +1,43 @@
+"""MoCo's queue of past keys."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Queue(nn.Module):
+    """The last ``size`` keys of dimension ``dim``; starts as random unit vectors.
+
+    Args:
+        size: Q; the batch need not divide it.
+        dim: D.
+
+    Source: He et al., "Momentum Contrast" (CVPR 2020), section 3.2.
+    """
+
+    def __init__(self, size: int, dim: int):
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))  # (Q, D)
+        self.pointer = 0
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Write keys (B, D) in place over the oldest ones; of more than Q, the last Q stay."""
+        size = len(self.keys)
+        keys = keys.to(self.keys.dtype)
+        start = (self.pointer + max(len(keys) - size, 0)) % size
+        self.pointer = (self.pointer + len(keys)) % size
+        keys = keys[-size:]
+        until_end = min(size - start, len(keys))
+        self.keys[start : start + until_end] = keys[:until_end]
+        self.keys[: len(keys) - until_end] = keys[until_end:]
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"pointer": self.pointer}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.pointer = state["pointer"]

@@ -1,0 +1,104 @@
+"""MS-SkeletonCLR: MoCo over pairs of skeleton layouts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from msclr import kernels
+from msclr.methods.embedder import Batch, Embedder
+from msclr.methods.momentum import momentum_copy, update_momentum
+from msclr.methods.pairs import ordered_pairs
+from msclr.methods.queue import Queue
+from msclr.nn.norm import synchronise
+
+
+class StepOutput(NamedTuple):
+    """What a method returns for a batch; ``keys`` go to :meth:`SkeletonCLR.enqueue` afterwards."""
+
+    loss: Tensor  # scalar
+    contrast_accuracy: Tensor  # scalar: how often the key outranks the whole queue
+    keys: Tensor  # (R, E)
+
+
+class SkeletonCLR(nn.Module):
+    """Loss of a batch: ``CE([q.k, q.queue] / T, 0)``, q and k of two layouts of one clip.
+
+    A step is ``out = method(batch); out.loss.backward(); optimizer.step();
+    method.enqueue(out.keys)``: calling it moves the key encoder first, by the query weights
+    from before the step, and the queue changes only afterwards, when the gradient is done.
+
+    Args:
+        encoder: an :class:`~msclr.nn.STGCN`.
+        embedding_dim: length of the embeddings.
+        queue_size: keys that the queue keeps, of all layouts together.
+        key_momentum: m of the key encoder.
+        temperature: T.
+
+    Source: MS-CLR (arXiv:2508.14889); SkeletonCLR in Li et al., "CrosSCLR" (CVPR 2021).
+    """
+
+    needs_extreme_view = False
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        embedding_dim: int = 128,
+        queue_size: int = 32768,
+        key_momentum: float = 0.999,
+        temperature: float = 0.07,
+    ):
+        super().__init__()
+        self.query = Embedder(encoder, embedding_dim)
+        self.key = momentum_copy(self.query)
+        self.queue = Queue(queue_size, embedding_dim)
+        self.key_momentum, self.temperature = key_momentum, temperature
+        self.process_group = None
+
+    def synchronise(self, process_group: object) -> None:
+        """Train as one process with the batch of all ranks would (gradients: average them)."""
+        self.process_group = process_group
+        for embedder in (self.query, self.key):
+            synchronise(embedder, process_group)
+            embedder.encoder.process_group = process_group
+
+    def forward(self, batch: Batch) -> StepOutput:
+        keys = self._keys(batch)
+        queries = self.query(batch.query)[None]  # (1, R, E)
+        queries, positives = self._pair_up(queries, keys, batch.layouts_per_clip)
+        out = kernels.info_nce(queries, positives, self.queue.keys, self.temperature, top_k=1)
+        accuracy = self._contrast_accuracy(queries[0], positives, out.top_k[0])
+        return StepOutput(out.loss[0].mean(), accuracy, keys)
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Put the keys of a step into the queue, all ranks' in rank order."""
+        if self.process_group is not None:
+            gathered = [torch.empty_like(keys) for _ in range(self.process_group.size())]
+            dist.all_gather(gathered, keys.contiguous(), group=self.process_group)
+            keys = torch.cat(gathered)
+        self.queue.enqueue(keys)
+
+    @torch.no_grad()
+    def _keys(self, batch: Batch) -> Tensor:
+        update_momentum(self.key, self.query, self.key_momentum)
+        return self.key(batch.key)  # (R, E)
+
+    @staticmethod
+    def _pair_up(queries: Tensor, keys: Tensor, layouts: int) -> tuple[Tensor, Tensor]:
+        """Rows of every ordered pair of unlike layouts of each clip."""
+        if layouts == 1:
+            return queries, keys
+        i, j = ordered_pairs(layouts, keys.device)
+        queries = queries.unflatten(1, (-1, layouts))[:, :, i].flatten(1, 2)  # (P, B*pairs, E)
+        return queries, keys.unflatten(0, (-1, layouts))[:, j].flatten(0, 1)
+
+    @torch.no_grad()
+    def _contrast_accuracy(self, queries: Tensor, keys: Tensor, nearest: Tensor) -> Tensor:
+        """Share of queries (B, E) whose key is closer than the nearest queue row (B, 1)."""
+        rival = (queries * self.queue.keys[nearest[:, 0]]).sum(1)
+        return ((queries * keys).sum(1) > rival).float().mean()

@@ -1,0 +1,7 @@
+"""Encoders and layers for skeletons of any joint layout."""
+
+from msclr.nn.graph_conv import Graph, GraphConv
+from msclr.nn.norm import BatchNorm, InputNorm
+from msclr.nn.stgcn import STGCN, STGCNBlock
+
+__all__ = ["STGCN", "BatchNorm", "Graph", "GraphConv", "InputNorm", "STGCNBlock"]

@@ -1,0 +1,109 @@
+"""Batch normalisation over groups of unlike joint counts, and over processes.
+
+Activations come as a list of groups (N_g, C, T, V_g), one a layout. Statistics are over every
+row (n, t, v) of every group, so no joint is padded and none is counted twice.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """BatchNorm2d over a list of groups (N_g, C, T, V_g); parameters and buffers are unchanged.
+
+    ``process_group``: where set, the batch is that of all ranks of the group.
+    """
+
+    process_group = None
+
+    def forward(self, groups: list[Tensor]) -> list[Tensor]:
+        alone = len(groups) == 1 and self.process_group is None
+        if alone:
+            return [super().forward(groups[0])]
+        rows = torch.cat([_rows(x) for x in groups])  # (sum N_g T V_g, C)
+        rows = _normalise(self, rows)
+        parts = rows.split([x.numel() // x.shape[1] for x in groups])
+        return [_unrows(part, x) for part, x in zip(parts, groups, strict=True)]
+
+
+class InputNorm(nn.BatchNorm1d):
+    """Batch norm of one layout's input over (V x C) features, as ST-GCN's ``data_bn``.
+
+    Feature v*C + c is channel c of joint v; statistics are over samples and frames.
+    """
+
+    process_group = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, T, V) -> the same shape, in channels_last memory."""
+        n, c, t, v = x.shape
+        rows = x.permute(0, 2, 3, 1).reshape(n * t, v * c)
+        rows = _normalise(self, rows)
+        return rows.view(n, t, v, c).permute(0, 3, 1, 2)
+
+
+def synchronise(model: nn.Module, process_group: object | None) -> None:
+    """Compute every batch statistic of ``model`` over all ranks of ``process_group``."""
+    for module in model.modules():
+        if isinstance(module, (BatchNorm, InputNorm)):
+            module.process_group = process_group
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # no copy in channels_last
+
+
+def _unrows(rows: Tensor, like: Tensor) -> Tensor:
+    n, c, t, v = like.shape
+    return rows.view(n, t, v, c).permute(0, 3, 1, 2)
+
+
+def _normalise(norm: nn.modules.batchnorm._BatchNorm, rows: Tensor) -> Tensor:
+    """Batch norm of rows (R, C) by the module's parameters, over processes where it says so."""
+    if norm.training and norm.process_group is not None:
+        return _normalise_across(norm, rows)
+    if norm.training and len(rows) == 0:
+        return rows
+    if norm.training and norm.track_running_stats:
+        norm.num_batches_tracked.add_(1)
+    momentum = norm.momentum
+    if momentum is None:  # a cumulative average
+        momentum = 1.0 / max(int(norm.num_batches_tracked), 1)
+    return F.batch_norm(
+        rows,
+        norm.running_mean,
+        norm.running_var,
+        norm.weight,
+        norm.bias,
+        training=norm.training,
+        momentum=momentum,
+        eps=norm.eps,
+    )
+
+
+def _normalise_across(norm: nn.modules.batchnorm._BatchNorm, rows: Tensor) -> Tensor:
+    """Two passes (mean, then centred squares), each summed over the ranks with its gradient."""
+    wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+    count = _sum_over_ranks(wide.new_tensor([len(rows)]), norm.process_group)
+    mean = _sum_over_ranks(wide.sum(0), norm.process_group) / count
+    centred = wide - mean
+    variance = _sum_over_ranks(centred.square().sum(0), norm.process_group) / count
+    with torch.no_grad():
+        norm.num_batches_tracked.add_(1)
+        unbiased = variance * count / (count - 1).clamp(min=1)
+        momentum = norm.momentum
+        if momentum is None:
+            momentum = 1.0 / int(norm.num_batches_tracked)
+        norm.running_mean.lerp_(mean.to(norm.running_mean), momentum)
+        norm.running_var.lerp_(unbiased.to(norm.running_var), momentum)
+    y = centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+    return y.to(rows.dtype)
+
+
+def _sum_over_ranks(x: Tensor, process_group: object) -> Tensor:
+    from torch.distributed.nn.functional import all_reduce  # differentiable
+
+    return all_reduce(x.contiguous(), group=process_group)

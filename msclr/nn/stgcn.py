@@ -1,0 +1,270 @@
+"""ST-GCN for any joint layout: convolutions are shared, graphs and input norms are a layout's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msclr import layouts as layout_registry
+from msclr.layouts import Layout
+from msclr.nn.attention_drop import attention_guided_drop
+from msclr.nn.graph_conv import Graph, GraphConv
+from msclr.nn.init import init_weights
+from msclr.nn.norm import BatchNorm, InputNorm
+
+TEMPORAL_KERNEL = 9
+STRIDES = (1, 1, 1, 1, 2, 1, 1, 2, 1, 1)
+
+
+class STGCNBlock(nn.Module):
+    """``y = relu(dropout(BN(tconv9(relu(BN(gconv(x)))))) + residual(x))``.
+
+    Called as ST-GCN's block, ``block(x, A) -> (y, A)`` with x (N, C_in, T, V), or with a list of
+    groups and a list of as many graphs: batch statistics are then over all groups together.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dropout: float = 0.0,
+        residual: bool = True,
+    ):
+        super().__init__()
+        self.gcn = GraphConv(in_channels, out_channels, kernel_size)
+        self.gcn_norm = BatchNorm(out_channels)
+        self.tcn = nn.Conv2d(
+            out_channels,
+            out_channels,
+            (TEMPORAL_KERNEL, 1),
+            (stride, 1),
+            (TEMPORAL_KERNEL // 2, 0),
+        )
+        self.tcn_norm = BatchNorm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.residual = _Residual(in_channels, out_channels, stride) if residual else None
+
+    def forward(self, x: Tensor | list[Tensor], A):
+        if torch.is_tensor(x):
+            return self._forward([x], [A])[0], A
+        return self._forward(x, A), A
+
+    def _forward(self, groups: list[Tensor], graphs: Sequence[Tensor | Graph]) -> list[Tensor]:
+        h = [self.gcn(x, graph)[0] for x, graph in zip(groups, graphs, strict=True)]
+        h = [self.tcn(F.relu(x)) for x in self.gcn_norm(h)]
+        h = [self.dropout(x) for x in self.tcn_norm(h)]
+        if self.residual is not None:
+            h = [a + b for a, b in zip(h, self.residual(groups), strict=True)]
+        return [F.relu(x) for x in h]
+
+
+class _Residual(nn.Module):
+    """The identity, or a strided 1x1 convolution with batch norm where shapes differ."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        if in_channels != out_channels or stride != 1:
+            self.conv = nn.Conv2d(in_channels, out_channels, 1, (stride, 1))
+            self.norm = BatchNorm(out_channels)
+        else:
+            self.conv = None
+
+    def forward(self, groups: list[Tensor]) -> list[Tensor]:
+        return groups if self.conv is None else self.norm([self.conv(x) for x in groups])
+
+
+class _Tracks(NamedTuple):
+    """The bodies of one layout that are computed."""
+
+    x: Tensor  # (R, C, T, V)
+    clip: Tensor  # (R,) which clip each belongs to
+    clips: int
+
+
+class STGCN(nn.Module):
+    """Spatial temporal graph convolutional network over one or several joint layouts.
+
+    Ten blocks of widths w w w w 2w 2w 2w 4w 4w and ``hidden_dim``, w = ``hidden_channels``, the
+    fifth and the eighth of stride 2; global mean over time, joints and bodies. Convolutions and
+    their batch norms are shared by all layouts; input norm and edge importance are a layout's own.
+
+    Args:
+        layouts: names or :class:`~msclr.layouts.Layout` objects.
+        hidden_channels: w.
+        hidden_dim: length D of the features.
+        in_channels: coordinates of a joint.
+        dropout: in blocks 2 to 10.
+        strategy: how links are split into partitions, see :meth:`Layout.adjacency`.
+        bodies: "present" leaves out bodies that are all zero; "all" counts them as the papers do.
+        padding: "none", statistics over real joints only; "paper" pads every layout with zeros
+            to the largest and lets the padding into the shared batch statistics, for comparison.
+
+    Source: Yan et al., ST-GCN (AAAI 2018); MS-CLR (arXiv:2508.14889) for the shared encoder.
+    """
+
+    def __init__(
+        self,
+        layouts: Sequence[str | Layout],
+        hidden_channels: int = 16,
+        hidden_dim: int = 256,
+        *,
+        in_channels: int = 3,
+        dropout: float = 0.5,
+        strategy: str = "spatial",
+        bodies: str = "present",
+        padding: str = "none",
+    ):
+        super().__init__()
+        if bodies not in ("present", "all"):
+            raise ValueError(f'bodies must be "present" or "all", got {bodies!r}')
+        if padding not in ("none", "paper"):
+            raise ValueError(f'padding must be "none" or "paper", got {padding!r}')
+        self.in_channels, self.hidden_dim = in_channels, hidden_dim
+        self.strategy, self.bodies, self.padding = strategy, bodies, padding
+        self.process_group = None
+        self.layouts: dict[str, Layout] = {}
+        self.input_norm = nn.ModuleDict()
+        self.edge_importance = nn.ModuleDict()
+        w = hidden_channels
+        widths = [w] * 4 + [2 * w] * 3 + [4 * w] * 2 + [hidden_dim]
+        for layout in layouts:
+            self.add_layout(layout)
+        partitions = next(iter(self.layouts.values())).adjacency(strategy).shape[0]
+        self.blocks = nn.ModuleList(
+            STGCNBlock(c_in, c_out, partitions, stride, dropout if i else 0.0, residual=i > 0)
+            for i, (c_in, c_out, stride) in enumerate(
+                zip([in_channels, *widths], widths, STRIDES, strict=False)
+            )
+        )
+        self.apply(init_weights)
+
+    def add_layout(self, layout: str | Layout) -> None:
+        """Make the encoder take one more layout: importance 1, and an input norm of its own."""
+        layout = layout_registry.get(layout) if isinstance(layout, str) else layout
+        if layout.name in self.layouts:
+            raise ValueError(f"layouts has {layout.name!r} twice")
+        self.layouts[layout.name] = layout
+        adjacency = layout.adjacency(self.strategy)  # (K, V, V)
+        self.register_buffer(f"adjacency_{layout.name}", adjacency, persistent=False)
+        norm = InputNorm(self.in_channels * layout.num_joints)
+        self.input_norm[layout.name] = norm
+        self.edge_importance[layout.name] = nn.ParameterList(
+            nn.Parameter(torch.ones_like(adjacency)) for _ in STRIDES
+        )
+
+    def forward(
+        self,
+        x: Tensor | Mapping[str, Tensor],
+        layout: str | None = None,
+        bodies: Tensor | Mapping[str, Tensor] | None = None,
+        drop: bool = False,
+    ):
+        """Features of clips.
+
+        Args:
+            x: (N, C, T, V, M) of one layout, or a dict of them by layout name; N, T and M may
+                differ between layouts.
+            layout: the layout of a single x; not needed where the encoder knows one only.
+            bodies: bool (N, M), or a dict of them: which bodies are present. Saves looking.
+            drop: also return features after the attention-guided drop.
+
+        Returns:
+            features (N, hidden_dim), or a dict of them; with ``drop`` a pair (features, dropped).
+        """
+        single = torch.is_tensor(x)
+        if single:
+            layout = self._name_of(layout)
+            x, bodies = {layout: x}, None if bodies is None else {layout: bodies}
+        x = {self._name_of(name): view for name, view in x.items()}
+        tracks = {name: self._tracks(name, v, (bodies or {}).get(name)) for name, v in x.items()}
+        maps = self._feature_maps(tracks)
+        features = {name: self._pool(maps[name], tracks[name]) for name in maps}
+        if not drop:
+            return features[layout] if single else features
+        dropped_maps = attention_guided_drop(list(maps.values()), self.process_group)
+        dropped = {
+            name: self._pool(m, tracks[name]) for name, m in zip(maps, dropped_maps, strict=True)
+        }
+        return (features[layout], dropped[layout]) if single else (features, dropped)
+
+    def _name_of(self, layout: str | None) -> str:
+        if layout is None:
+            if len(self.layouts) > 1:
+                raise ValueError(f"layout must be given: one of {', '.join(self.layouts)}")
+            return next(iter(self.layouts))
+        if layout in self.layouts:
+            return layout
+        name = layout_registry.get(layout).name  # an alias; unknown names end here
+        if name not in self.layouts:
+            raise ValueError(f"layout {name!r} is not one of the encoder's: {', '.join(self.layouts)}")
+        return name
+
+    def _tracks(self, name: str, x: Tensor, bodies: Tensor | None) -> _Tracks:
+        joints = self.layouts[name].num_joints
+        if x.dim() != 5 or x.shape[1] != self.in_channels or x.shape[3] != joints:
+            raise ValueError(
+                f"x of layout {name!r} must be (N, {self.in_channels}, T, {joints}, M), "
+                f"got {tuple(x.shape)}"
+            )
+        clips, _, _, _, slots = x.shape
+        x = x.permute(0, 4, 2, 3, 1).flatten(0, 1)  # (N*M, T, V, C)
+        if self.bodies == "all":
+            index = torch.arange(clips * slots, device=x.device)
+        else:
+            present = x.flatten(1).any(1) if bodies is None else bodies.flatten()
+            index = present.nonzero().squeeze(1).to(x.device)
+            if len(index) < len(x):
+                x = x.index_select(0, index)
+        return _Tracks(x.permute(0, 3, 1, 2), index // slots, clips)
+
+    def _feature_maps(self, tracks: dict[str, _Tracks]) -> dict[str, Tensor]:
+        """The last block's output for every layout, real joints only: {name: (R, D, T', V)}."""
+        x = {name: self.input_norm[name](track.x) for name, track in tracks.items()}
+        if self.padding == "paper":
+            return self._padded_feature_maps(x)
+        groups = list(x.values())
+        for i, block in enumerate(self.blocks):
+            groups, _ = block(groups, [self._graph(name, i) for name in x])
+        return dict(zip(x, groups, strict=True))
+
+    def _graph(self, name: str, block: int) -> Graph:
+        fixed = getattr(self, f"adjacency_{name}")
+        return Graph(fixed * self.edge_importance[name][block], support=fixed != 0)
+
+    def _padded_feature_maps(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As the papers do: one batch, every layout padded with zeros to the largest."""
+        largest = max(layout.num_joints for layout in self.layouts.values())
+        device = next(iter(x.values())).device
+        counts = torch.tensor([v.shape[3] for v in x.values()], device=device)
+        sizes = torch.tensor([len(v) for v in x.values()], device=device)
+        index = torch.arange(len(x), device=device).repeat_interleave(sizes)
+        batch = torch.cat([F.pad(v, (0, largest - v.shape[3])) for v in x.values()])
+        groups = [batch.contiguous(memory_format=torch.channels_last)]
+        for i, block in enumerate(self.blocks):
+            graphs = [self._graph(name, i) for name in x]
+            pads = [(0, largest - len(g.adjacency[0])) * 2 for g in graphs]
+            stacked = [
+                torch.stack([F.pad(part, pad) for part, pad in zip(parts, pads, strict=True)])
+                for parts in ([g.adjacency for g in graphs], [g.support for g in graphs])
+            ]
+            groups, _ = block(groups, [Graph(*stacked, index, counts)])
+        parts = groups[0].split([len(v) for v in x.values()])
+        return {n: p[..., : x[n].shape[3]] for n, p in zip(x, parts, strict=True)}
+
+    @staticmethod
+    def _pool(feature_map: Tensor, tracks: _Tracks) -> Tensor:
+        """Mean over time and joints, then over the clip's bodies; 0 for a clip without any."""
+        pooled = feature_map.mean(dim=(2, 3), dtype=_at_least_float32(feature_map))  # (R, D)
+        total = pooled.new_zeros(tracks.clips, pooled.shape[1]).index_add(0, tracks.clip, pooled)
+        count = torch.bincount(tracks.clip, minlength=tracks.clips)
+        return total / count.clamp(min=1)[:, None]
+
+
+def _at_least_float32(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
