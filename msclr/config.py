@@ -1,0 +1,187 @@
+"""Recipes: YAML files over one dataclass."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from msclr.errors import InputError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+_CHOICES = {
+    "method": ("aimclr", "skeletonclr"),
+    "pairs": ("batch", "sample", "all"),
+    "stream": ("joint", "motion", "bone"),
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("step", "cosine"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "bodies": ("present", "all"),
+    "padding": ("none", "paper"),
+}
+_AT_LEAST_ONE = ("epochs", "batch_size", "hidden_channels", "hidden_dim", "embedding_dim")
+_AT_LEAST_ONE += ("queue_size", "log_every", "steps", "checkpoint_every")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that defines a pretraining run. The defaults are the paper's.
+
+    An epoch takes every clip once per layout, as the paper counts.
+    """
+
+    data: str  # the prepared folder
+    out: str  # the run's folder
+    layouts: list[str] | None = None  # None: every layout of the data set
+    method: str = "aimclr"
+    pairs: str = "batch"  # drawn per batch or per sample, or all pairs of layouts
+    stream: str = "joint"
+
+    hidden_channels: int = 16
+    hidden_dim: int = 256
+    embedding_dim: int = 128
+    dropout: float = 0.5
+    bodies: str = "present"
+    padding: str = "none"
+
+    queue_size: int = 32768
+    key_momentum: float = 0.999
+    temperature: float = 0.07
+    mining_epoch: int | None = 150  # neighbour mining from this epoch on; None: never
+
+    epochs: int = 300
+    steps: int | None = None  # stop after this many steps, whatever epochs says
+    batch_size: int = 128  # clips, of all processes together
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    weight_decay: float = 1e-4
+    schedule: str = "step"  # x0.1 at each milestone, or cosine to 0
+    milestones: list[int] = field(default_factory=lambda: [250])  # epochs
+    warmup_steps: int = 0  # the rate grows linearly over them
+
+    precision: str = "bf16"
+    device: str = "auto"
+    seed: int = 0
+    log_every: int = 50  # steps
+    checkpoint_every: int | None = None  # steps; None: at the end of each epoch
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file, or a shipped one by its name, with ``key=value`` overrides.
+
+    A file may name another as its ``base`` and holds only what differs from it.
+
+    Raises:
+        InputError: no such recipe, unknown key, or a value of the wrong kind.
+    """
+    values = _read(_find(name))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise InputError(f"expected key=value, got {override!r}")
+        values[key.strip()] = _parse(text, override)
+    return make_recipe(values, source=f"recipe {name}")
+
+
+def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    """A checked recipe of plain values; InputError names the key at fault."""
+    known = {f.name: f for f in fields(Recipe)}
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"keys are {', '.join(known)}"
+            raise InputError(f"{source}: unknown key {key!r}; {hint}")
+    for key in ("data", "out"):
+        if values.get(key) is None:
+            raise InputError(f"{source}: {key} is missing; give {key}=FOLDER")
+    checked = {key: _check(source, known[key], value) for key, value in values.items()}
+    return Recipe(**checked)
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe that :func:`load_recipe` reads back."""
+    path.write_text(yaml.safe_dump(asdict(recipe), sort_keys=False))
+
+
+def recipe_names() -> list[str]:
+    """The shipped recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def _find(name: str) -> Path:
+    shipped = RECIPES / f"{name}.yaml"
+    if shipped.is_file():
+        return shipped
+    path = Path(name)
+    if path.is_file():
+        return path
+    close = difflib.get_close_matches(name, recipe_names(), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"shipped ones are {', '.join(recipe_names())}"
+    raise InputError(f"no recipe {name!r}: neither a file nor a shipped recipe; {hint}")
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected key: value lines, got {type(values).__name__}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    beside = path.parent / f"{base}.yaml"
+    base_path = beside if beside.is_file() else _find(str(base))
+    if base_path in (path, *seen):
+        raise InputError(f"{path}: base {base!r} leads back to itself")
+    return {**_read(base_path, (path, *seen)), **values}
+
+
+def _parse(text: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"cannot read the value of {override!r}") from None
+
+
+def _check(source: str, f: Any, value: Any) -> Any:
+    """The value in the field's type, or InputError."""
+    kind, key = str(f.type), f.name
+    if value is None:
+        if "None" in kind:
+            return None
+    elif "list" in kind:
+        value = [value] if isinstance(value, (str, int)) else value
+        if isinstance(value, list) and all(isinstance(v, str if "str" in kind else int) for v in value):
+            return value
+    elif kind.startswith("int"):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return _in_range(source, key, value)
+    elif kind.startswith("float"):
+        try:  # YAML reads 1e-4 as text
+            return _in_range(source, key, float(value))
+        except (TypeError, ValueError):
+            pass
+    elif isinstance(value, str):
+        choices = _CHOICES.get(key)
+        if choices is None or value in choices:
+            return value
+        raise InputError(f"{source}: {key} must be one of {', '.join(choices)}, got {value!r}")
+    raise InputError(f"{source}: {key} must be {kind}, got {value!r}")
+
+
+def _in_range(source: str, key: str, value: float) -> Any:
+    if key in _AT_LEAST_ONE and value < 1:
+        raise InputError(f"{source}: {key} must be at least 1, got {value}")
+    if key in ("key_momentum", "dropout") and not 0 <= value <= 1:
+        raise InputError(f"{source}: {key} must lie in 0..1, got {value}")
+    if key in ("lr", "temperature") and not value > 0:
+        raise InputError(f"{source}: {key} must be positive, got {value}")
+    if value < 0:
+        raise InputError(f"{source}: {key} must not be negative, got {value}")
+    return value

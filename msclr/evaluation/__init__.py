@@ -1,0 +1,22 @@
+"""Evaluation of pretrained encoders."""
+
+from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits
+from msclr.evaluation.features import extract_features
+from msclr.evaluation.knn import knn
+from msclr.evaluation.linear import LinearResult, fit_linear
+from msclr.evaluation.protocols import evaluate_ensemble, evaluate_knn, evaluate_linear
+from msclr.evaluation.run import Run, open_run
+
+__all__ = [
+    "STREAM_WEIGHTS",
+    "LinearResult",
+    "Run",
+    "ensemble_logits",
+    "evaluate_ensemble",
+    "evaluate_knn",
+    "evaluate_linear",
+    "extract_features",
+    "fit_linear",
+    "knn",
+    "open_run",
+]

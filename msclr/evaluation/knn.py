@@ -1,0 +1,58 @@
+"""k-nearest-neighbour evaluation: how well features sort clips by class, nothing trained."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from msclr.errors import InputError
+from msclr.evaluation.metrics import check_split
+
+_CHUNK_BYTES = 64 * 2**20  # the largest matrix of similarities held at once
+
+
+@torch.no_grad()
+def knn(
+    train_features: Tensor,
+    train_labels: Tensor,
+    val_features: Tensor,
+    val_labels: Tensor,
+    num_classes: int,
+    ks: Iterable[int] = (1, 20),
+) -> dict[int, float]:
+    """Top-1 accuracy in percent of a k-nearest-neighbour vote, for each k.
+
+    Features (N, D) float, labels (N,) integers below `num_classes`. Near means high cosine
+    similarity. Each of the k nearest training clips has one vote; of classes with equally many
+    votes the one whose nearest clip is nearer wins. A feature of length 0 is equally near to all.
+
+    Raises InputError for features or labels that do not fit together, and for a k below 1 or above
+    the number of training clips.
+    """
+    train, train_labels, val, val_labels = check_split(
+        train_features, train_labels, val_features, val_labels, num_classes
+    )
+    ks = sorted(set(ks))
+    if not ks or ks[0] < 1 or ks[-1] > len(train):
+        raise InputError(f"knn: ks are {ks}; wanted numbers in 1..{len(train)}, the training clips")
+
+    train, val = normalize(train, dim=1), normalize(val, dim=1)
+    rows = max(1, _CHUNK_BYTES // (train.element_size() * max(len(train), num_classes)))
+    hits = dict.fromkeys(ks, 0)
+    for features, labels in zip(val.split(rows), val_labels.split(rows), strict=True):
+        nearest = (features @ train.T).topk(ks[-1], dim=1).indices  # (rows, k), nearest first
+        neighbours = train_labels[nearest]  # (rows, k)
+        for k in ks:
+            hits[k] += (_vote(neighbours[:, :k], num_classes) == labels).sum().item()
+    return {k: 100.0 * count / len(val) for k, count in hits.items()}
+
+
+def _vote(neighbours: Tensor, num_classes: int) -> Tensor:
+    """The class with most votes in each row of labels (N, k), nearest first. (N,)"""
+    k = neighbours.shape[1]
+    votes = neighbours.new_zeros(len(neighbours), num_classes)
+    votes.scatter_add_(1, neighbours, torch.ones_like(neighbours))
+    # Votes decide; among equals the nearer place does. No two places of a row score the same.
+    score = votes.gather(1, neighbours) * k - torch.arange(k, device=neighbours.device)
+    return neighbours.gather(1, score.argmax(dim=1, keepdim=True)).squeeze(1)

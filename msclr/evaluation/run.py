@@ -1,0 +1,61 @@
+"""A finished (or running) pretraining, opened for evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from msclr.config import Recipe, make_recipe
+from msclr.errors import InputError
+from msclr.layouts import Layout
+from msclr.nn import STGCN
+from msclr.training.checkpoint import load_checkpoint
+from msclr.training.pretrain import CHECKPOINT, build_encoder, pick_device
+
+
+@dataclass
+class Run:
+    """The query encoder of a run, frozen, or one newly initialised from the same recipe."""
+
+    folder: Path
+    recipe: Recipe
+    encoder: STGCN
+    layouts: list[str]  # of the pretraining; the encoder may be given others later
+    step: int  # steps of pretraining behind the encoder
+    device: torch.device
+    random: bool
+
+    @property
+    def kind(self) -> str:
+        return "random" if self.random else "pretrained"
+
+
+def open_run(folder: str | Path, random: bool = False, device: str | None = None) -> Run:
+    """Open the checkpoint of a run's folder.
+
+    Args:
+        folder: what :func:`msclr.training.pretrain` wrote.
+        random: leave the weights as they are drawn at initialisation, for comparison.
+        device: "cpu", "cuda" or "auto"; None for the recipe's.
+
+    Raises:
+        InputError: no run there, or a damaged checkpoint.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"no run at {folder}: there is no such folder")
+    state = load_checkpoint(folder / CHECKPOINT)
+    recipe = make_recipe(state["recipe"], source=str(folder / CHECKPOINT))
+    target = pick_device(device or recipe.device)
+    torch.manual_seed(recipe.seed)
+    layouts = [Layout.from_dict(x, source=str(folder)) for x in state["layouts"].values()]
+    encoder = build_encoder(recipe, layouts)
+    if not random:
+        prefix = "query.encoder."
+        weights = {k.removeprefix(prefix): v for k, v in state["method"].items() if prefix in k}
+        encoder.load_state_dict(weights)
+    encoder = encoder.to(target).eval().requires_grad_(False)
+    step = 0 if random else state["step"]
+    return Run(folder, recipe, encoder, list(encoder.layouts), step, target, random)

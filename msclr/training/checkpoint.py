@@ -1,0 +1,44 @@
+"""Checkpoints: whole or not at all, and read without running code from them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msclr.errors import InputError
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write to a temporary name, flush to the disk, then rename."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        torch.save({"format": FORMAT, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """What :func:`save_checkpoint` wrote, read with ``weights_only=True``.
+
+    Raises:
+        InputError: no such file, truncated or damaged, or not a checkpoint of this library.
+    """
+    if not path.is_file():
+        raise InputError(f"no checkpoint at {path}")
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError):
+        raise InputError(
+            f"{path} cannot be read: it is truncated or damaged, or no checkpoint; "
+            "restore it from a copy, or start the run anew in another folder"
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"{path} is not a checkpoint of this version (format {FORMAT})")
+    return state

@@ -1,0 +1,69 @@
+"""Several processes that train as one would with the whole batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from msclr.errors import InputError
+
+
+class Ranks:
+    """This process among those of a run; ``group`` is None where it is alone."""
+
+    def __init__(self, rank: int = 0, size: int = 1, group: object | None = None):
+        self.rank, self.size, self.group = rank, size, group
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This rank's rows of a global batch, a block of consecutive ones."""
+        return rows.view(self.size, -1, *rows.shape[1:])[self.rank]
+
+    def check_batch(self, batch_size: int) -> None:
+        if batch_size % self.size:
+            raise InputError(f"batch_size {batch_size} does not divide among {self.size} processes")
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over the ranks, in one exchange."""
+        if self.group is None:
+            return
+        gradients = [p.grad for p in parameters]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat, group=self.group)
+        flat /= self.size
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of a tensor over the ranks."""
+        if self.group is None:
+            return x
+        x = x.clone()
+        dist.all_reduce(x, group=self.group)
+        return x / self.size
+
+    def barrier(self) -> None:
+        if self.group is not None:
+            dist.barrier(group=self.group)
+
+
+@contextmanager
+def ranks_of(device: torch.device):
+    """The ranks that torchrun started, or this process alone; the group ends with the block."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Ranks()
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), size, dist.group.WORLD)
+    finally:
+        dist.destroy_process_group()

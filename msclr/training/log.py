@@ -1,0 +1,64 @@
+"""What a run writes down of its steps: log.csv and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+
+class StepRecord(NamedTuple):
+    """A row of log.csv."""
+
+    step: int  # from 1
+    epoch: int  # from 1
+    loss: float
+    contrast_accuracy: float  # how often the key outranked the whole queue
+    lr: float
+    clips_per_second: float
+
+
+class RunLog:
+    """Appends to ``log.csv`` and to TensorBoard; rows after ``step`` are dropped on a resume."""
+
+    def __init__(self, folder: Path, step: int = 0):
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self._path = folder / "log.csv"
+        kept = [row for row in read_log(self._path) if row.step <= step]
+        temporary = self._path.with_name(".log.csv.partial")
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(StepRecord._fields)
+            writer.writerows(_texts(row) for row in kept)
+        temporary.replace(self._path)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, records: list[StepRecord]) -> None:
+        with self._path.open("a", newline="") as file:
+            csv.writer(file).writerows(_texts(row) for row in records)
+        for row in records:
+            for name in ("loss", "contrast_accuracy", "lr", "clips_per_second"):
+                self._board.add_scalar(f"pretrain/{name}", getattr(row, name), row.step)
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def read_log(path: Path) -> list[StepRecord]:
+    """The whole rows of a log.csv; a last line cut short is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    with path.open(newline="") as file:
+        for line in file:
+            fields = line.rstrip("\r\n").split(",")
+            if line.endswith("\n") and len(fields) == len(StepRecord._fields) and fields[0].isdigit():
+                step, epoch, *rest = fields
+                records.append(StepRecord(int(step), int(epoch), *map(float, rest)))
+    return records
+
+
+def _texts(row: StepRecord) -> list[str]:
+    # nine digits give back every bit of a float32
+    return [str(row.step), str(row.epoch), *(f"{value:.9g}" for value in row[2:])]
