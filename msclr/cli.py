@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -58,7 +60,7 @@ def _command(commands, name: str, run: Callable, text: str) -> argparse.Argument
 def _add_demo(commands) -> None:
     text = "Everything on a generated data set: minutes on two cores, ends with a report page."
     parser = _command(commands, "demo", _demo, text)
-    parser.add_argument("--out", default="runs/demo", help="folder to write (%(default)s)")
+    parser.add_argument("--out", help="folder (default: the first free of runs/demo, runs/demo-2)")
     parser.add_argument("--seed", type=int, default=0, help="of the data and the run (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
@@ -66,11 +68,21 @@ def _add_demo(commands) -> None:
 def _demo(arguments) -> None:
     from msclr.demo import run_demo
 
-    result = run_demo(arguments.out, arguments.seed, say=_say, on_step=_progress_bar())
+    result = run_demo(
+        arguments.out or _free_folder("runs/demo"),
+        arguments.seed,
+        say=_say,
+        on_step=_progress_bar(),
+    )
     if arguments.json:
         _print_json(result)
     else:
         print(result["summary"])
+
+
+def _free_folder(wanted: str) -> str:
+    names = (wanted if i == 1 else f"{wanted}-{i}" for i in itertools.count(1))
+    return next(name for name in names if not os.path.exists(name))
 
 
 # prepare
@@ -128,8 +140,6 @@ def _pretrain(arguments) -> None:
 
 def _progress_bar() -> Callable | None:
     """A callback for pretrain that draws a bar on stderr: loss, clips/s, time left."""
-    import os
-
     from tqdm import tqdm
 
     if os.environ.get("RANK", "0") != "0":
@@ -204,10 +214,8 @@ def _ensemble(arguments) -> None:
         _print_json(result)
         return
     for member in result["members"]:
-        print(
-            f"{member['layout']} ({member['stream']}, {member['run']}): top-1 {member['top1']:.1f} %"
-            f", weight {member['weight']:g}"
-        )
+        name = f"{member['layout']} ({member['stream']}, {member['run']})"
+        print(f"{name}: top-1 {member['top1']:.1f} %, weight {member['weight']:g}")
     print(f"ensemble: top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} %")
 
 

@@ -121,7 +121,9 @@ def _find(name: str) -> Path:
     if path.is_file():
         return path
     close = difflib.get_close_matches(name, recipe_names(), n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"shipped ones are {', '.join(recipe_names())}"
+    hint = (
+        f"did you mean {close[0]!r}?" if close else f"shipped ones are {', '.join(recipe_names())}"
+    )
     raise InputError(f"no recipe {name!r}: neither a file nor a shipped recipe; {hint}")
 
 
@@ -157,7 +159,9 @@ def _check(source: str, f: Any, value: Any) -> Any:
             return None
     elif "list" in kind:
         value = [value] if isinstance(value, (str, int)) else value
-        if isinstance(value, list) and all(isinstance(v, str if "str" in kind else int) for v in value):
+        if isinstance(value, list) and all(
+            isinstance(v, str if "str" in kind else int) for v in value
+        ):
             return value
     elif kind.startswith("int"):
         if isinstance(value, int) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Argument checks of masked_graph_conv, shared by every backend. No host synchronisation on a GPU."""
+"""Argument checks of masked_graph_conv, shared by every backend; a GPU is never waited for."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ def _check_layouts(
         _want(tensor.shape == shape, name, tensor, str(shape))
     if x.device.type != "cpu":  # looking at values would wait for the device
         return
-    if layout_index.numel() and not 0 <= int(layout_index.min()) <= int(layout_index.max()) < layouts:
+    if (
+        layout_index.numel()
+        and not 0 <= int(layout_index.min()) <= int(layout_index.max()) < layouts
+    ):
         raise ValueError(
             f"layout_index must lie in 0..{layouts - 1}, got values from "
             f"{int(layout_index.min())} to {int(layout_index.max())}"

@@ -35,7 +35,9 @@ def check_info_nce(
         raise ValueError(f"top_k must lie in 0..{bank_rows} (the bank's rows), got {top_k}")
     if isinstance(positives, str):
         if positives != "mined":
-            raise ValueError(f'positives must be None, (B, R) bank rows or "mined", got {positives!r}')
+            raise ValueError(
+                f'positives must be None, (B, R) bank rows or "mined", got {positives!r}'
+            )
         if top_k == 0:
             raise ValueError('positives="mined" needs top_k of at least 1, got top_k=0')
     elif positives is not None:

@@ -32,7 +32,9 @@ def multi_view_info_nce(
             if negatives == "batch":
                 others = [v for v in range(count) if v != j]
                 same_clip = torch.arange(clips.shape[1], device=views.device) == own[:, None]
-                blocks += [(views[i] @ clips[v].T).masked_fill(same_clip, -torch.inf) for v in others]
+                blocks += [
+                    (views[i] @ clips[v].T).masked_fill(same_clip, -torch.inf) for v in others
+                ]
             if bank is not None:
                 blocks.append(views[i] @ at_least_float32(bank).T)
             log_sum_exp = (torch.cat(blocks, dim=1) / temperature).logsumexp(dim=1)

@@ -14,9 +14,7 @@ BATCH = 256  # clips
 
 
 @torch.no_grad()
-def extract_features(
-    encoder: STGCN, dataset: SkeletonDataset, layout: str, stream: str
-) -> Tensor:
+def extract_features(encoder: STGCN, dataset: SkeletonDataset, layout: str, stream: str) -> Tensor:
     """Features (N, D) float32 of every clip of a split under one layout, without augmentation."""
     encoder.eval()
     return torch.cat([encoder(x, layout, bodies) for x, bodies in _inputs(dataset, layout, stream)])
@@ -47,9 +45,7 @@ def fit_statistics(
     encoder.eval()
 
 
-def _inputs(
-    dataset: SkeletonDataset, layout: str, stream: str
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _inputs(dataset: SkeletonDataset, layout: str, stream: str) -> Iterator[tuple[Tensor, Tensor]]:
     for index in torch.arange(len(dataset), device=dataset.device).split(BATCH):
         x = dataset.inputs(dataset.clips(layout, index), layout, stream)
         yield x, dataset.bodies[index]

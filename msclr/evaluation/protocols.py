@@ -139,7 +139,9 @@ def evaluate_ensemble(
         "members": [m | {"weight": w} for m, w in zip(members, weights, strict=True)],
         "top1": top_k_accuracy(total, labels, 1),
         "top5": top_k_accuracy(total, labels, min(5, len(classes))),
-        "per_class": dict(zip(classes, per_class_accuracy(total, labels, len(classes)), strict=True)),
+        "per_class": dict(
+            zip(classes, per_class_accuracy(total, labels, len(classes)), strict=True)
+        ),
     }
 
 

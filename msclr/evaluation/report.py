@@ -36,13 +36,14 @@ def loss_curve(csv_path: str | Path, out_png: str | Path) -> Path:
     """Draws the loss (left axis, raw and smoothed) and the accuracy of the contrast over the steps.
 
     `csv_path` is the log of a pretraining run: a header naming at least step, loss and
-    contrast_accuracy, then a row a logged step. Smoothed means a centred moving average over a
-    fiftieth of the rows. Returns `out_png`.
+    contrast_accuracy (0 to 1; drawn in percent), then a row a logged step. Smoothed means a centred
+    moving average over a fiftieth of the rows. Returns `out_png`.
 
     Raises InputError for a file that is absent or empty, a missing column, or a cell that is no
     number.
     """
     step, loss, accuracy = _read_columns(Path(csv_path), ("step", "loss", "contrast_accuracy"))
+    accuracy = 100 * accuracy
     figure = _figure(8.0, 4.2)
     left = figure.subplots()
     left.plot(step, loss, color=_LOSS, alpha=0.25, linewidth=0.8)
@@ -55,7 +56,7 @@ def loss_curve(csv_path: str | Path, out_png: str | Path) -> Path:
     (accuracy_line,) = right.plot(
         step, _smooth(accuracy), color=_ACCURACY, linewidth=1.8, label="contrast accuracy"
     )
-    right.set_ylabel("contrast accuracy", color=_ACCURACY)
+    right.set_ylabel("contrast accuracy (%)", color=_ACCURACY)
     right.set_ylim(bottom=0)
 
     left.grid(color=_GRID)
@@ -276,7 +277,7 @@ def _check_clip(
         if name not in layouts:
             raise InputError(f"draw_clip: no layout for the view {name!r}; got {list(layouts)}")
         joints = layouts[name].num_joints
-        if view.ndim != 4 or view.shape[2:] != (joints, 3) or 0 in view.shape:
+        if view.shape[2:] != (joints, 3) or 0 in view.shape:
             raise InputError(
                 f"draw_clip: the view {name} has shape {view.shape}; wanted (M, T, {joints}, 3)"
             )
@@ -292,7 +293,8 @@ def _project(clip: np.ndarray, up: str) -> np.ndarray:
     if axis not in ("x", "y", "z"):
         raise InputError(f"draw_clip: up is {up!r}; wanted x, y or z, or one of them after a minus")
     vertical = "xyz".index(axis)
-    breadth = np.nan_to_num(np.nanstd(clip, axis=2)).mean(axis=(0, 1))  # (3,) within a body
+    spread = np.ma.masked_invalid(clip).std(axis=2)  # (M, T, 3) of the joints of a body
+    breadth = spread.mean(axis=(0, 1))  # (3,)
     breadth[vertical] = -1.0
     flat = clip[..., [int(breadth.argmax()), vertical]].astype(float)
     if up != axis:

@@ -1,4 +1,4 @@
-"""Contrastive methods: what they are given is a :class:`Batch` of views, what they return a loss."""
+"""Contrastive methods: a :class:`Batch` of views in, a loss out."""
 
 from msclr.methods.aimclr import AimCLR
 from msclr.methods.embedder import Batch, Embedder, View

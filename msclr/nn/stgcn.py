@@ -1,4 +1,4 @@
-"""ST-GCN for any joint layout: convolutions are shared, graphs and input norms are a layout's own."""
+"""ST-GCN for any joint layout: shared convolutions, graphs and input norms of a layout's own."""
 
 from __future__ import annotations
 
@@ -202,7 +202,9 @@ class STGCN(nn.Module):
             return layout
         name = layout_registry.get(layout).name  # an alias; unknown names end here
         if name not in self.layouts:
-            raise ValueError(f"layout {name!r} is not one of the encoder's: {', '.join(self.layouts)}")
+            raise ValueError(
+                f"layout {name!r} is not one of the encoder's: {', '.join(self.layouts)}"
+            )
         return name
 
     def _tracks(self, name: str, x: Tensor, bodies: Tensor | None) -> _Tracks:

@@ -52,17 +52,17 @@ class Sampler:
     def _shuffled(self, number: int) -> Tensor:
         # the order of Philox words: no generator whose state would have to be kept
         clips = torch.arange(self.clips)
-        return ClipRandom(clips, number, self.seed, _PAIRS + 1).integers(1, 2**31)[:, 0].argsort(
-            stable=True
+        return (
+            ClipRandom(clips, number, self.seed, _PAIRS + 1)
+            .integers(1, 2**31)[:, 0]
+            .argsort(stable=True)
         )
 
 
 class ViewMaker:
     """Augmented views of a draw, on the data set's device."""
 
-    def __init__(
-        self, dataset: SkeletonDataset, stream: str, pairs: str, seed: int, extreme: bool
-    ):
+    def __init__(self, dataset: SkeletonDataset, stream: str, pairs: str, seed: int, extreme: bool):
         self.dataset, self.stream, self.pairs = dataset, stream, pairs
         self.seed, self.extreme = seed, extreme
         self.layouts = list(dataset.layouts)

@@ -53,7 +53,8 @@ def read_log(path: Path) -> list[StepRecord]:
     with path.open(newline="") as file:
         for line in file:
             fields = line.rstrip("\r\n").split(",")
-            if line.endswith("\n") and len(fields) == len(StepRecord._fields) and fields[0].isdigit():
+            whole = line.endswith("\n") and len(fields) == len(StepRecord._fields)
+            if whole and fields[0].isdigit():  # not the header
                 step, epoch, *rest = fields
                 records.append(StepRecord(int(step), int(epoch), *map(float, rest)))
     return records

@@ -115,7 +115,7 @@ class Pretraining:
             group["lr"] = rate
         self.method.mining = recipe.mining_epoch is not None and epoch >= recipe.mining_epoch
         # dropout's numbers follow from the step, so there is no generator state to keep
-        torch.manual_seed((recipe.seed * 1_000_003 + step) * 1_009 + self.ranks.rank)
+        torch.manual_seed(_step_seed(recipe.seed, step, self.ranks.rank))
 
         draw = self.sampler.draw(step)
         batch = self.views(type(draw)(*map(self.ranks.share, draw)), step)
@@ -148,10 +148,10 @@ class Pretraining:
         for record in records:
             if not math.isfinite(record.loss):
                 saved = self.folder / CHECKPOINT
-                good = f"the last good checkpoint is {saved}" if saved.exists() else "none was saved"
+                good = f"is {saved}" if saved.exists() else "does not exist yet"
                 raise DivergedError(
                     f"the loss is {record.loss} at step {record.step}, learning rate "
-                    f"{record.lr:.4g}; {good}"
+                    f"{record.lr:.4g}; the last good checkpoint {good}"
                 )
 
     def checkpoint_due(self, step: int) -> bool:
@@ -165,7 +165,9 @@ class Pretraining:
         if resume and saved.exists():
             step = self._restore(load_checkpoint(saved, self.device), saved)
         elif not resume and (saved.exists() or (self.folder / "log.csv").exists()):
-            raise InputError(f"{self.folder} holds a run already: add --resume, or give another out")
+            raise InputError(
+                f"{self.folder} holds a run already: add --resume, or give another out"
+            )
         if self.ranks.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_recipe(self.recipe, self.folder / "recipe.yaml")
@@ -231,9 +233,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return ((seed * 1_000_003 + step) * 1_009 + rank) % 2**63
+
+
 def _optimizer(recipe: Recipe, parameters) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        parameters, lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay
-    )
+    return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)

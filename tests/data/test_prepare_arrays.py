@@ -146,7 +146,8 @@ def test_a_joint_never_seen_lies_at_the_centre(tmp_path):
     xyz, _, report = one_clip(tmp_path, TIP, raw, frames=6)
     np.testing.assert_array_equal(xyz[0, :, 2], 0)
     np.testing.assert_allclose(xyz[0, :, 0], raw[:, 0] - raw[:, 1], atol=1e-6)
-    assert report.views[TIP.name].never_seen == 1
+    view = report.views[TIP.name]
+    assert (view.never_seen, view.interpolated) == (1, 0)
 
 
 def test_a_centre_never_seen_in_one_clip_is_the_mean_of_the_others(tmp_path):
@@ -417,7 +418,8 @@ def test_read_npz(tmp_path):
     first, second = read["views"]["arrays_hip_2"]
     np.testing.assert_array_equal(first, rows[:2])
     np.testing.assert_array_equal(second, rows[2:])
-    assert first.base is second.base  # slices, no copies
+    assert first.base is not None  # slices of one array, no copies
+    assert first.base is second.base
     assert (read["split"], read["names"]) == (["train", "val"], ["a", "b"])
 
 
@@ -444,6 +446,7 @@ def test_npz_to_prepared_folder(tmp_path):
     [
         ({"labels": None}, "lacks labels; it holds split, offset, view/arrays_hip_2"),
         ({"view/arrays_hip_2": None, "split": None}, "lacks split, view/<layout>; it holds labels"),
+        ({"view/arrays_hip_2": None}, "lacks view/<layout>; it holds labels, split, offset"),
         ({"offset": np.array([1, 2, 5])}, "offset starts at 1"),
         ({"offset": np.array([0, 2, 4])}, "offset ends at 4, but view/arrays_hip_2 has 5 rows"),
         ({"offset": np.array([0, 6, 5])}, "offset falls from 6 to 5 after clip 1"),

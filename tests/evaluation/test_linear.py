@@ -57,6 +57,8 @@ def test_separable_blobs_are_told_apart():
     result = fit_linear(*blobs(200), *blobs(100, seed=1), 4, epochs=10)
     assert result.top1 == result.top5 == result.best_top1 == 100.0
     assert result.per_class == [100.0] * 4
+    top1 = [each for _, _, each in result.history]
+    assert result.best_epoch == 1 + top1.index(100.0) < 10  # the first of several as good
 
 
 def test_result_describes_the_last_and_the_best_epoch():

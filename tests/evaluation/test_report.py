@@ -46,11 +46,20 @@ def log(tmp_path):
     return path
 
 
-def test_loss_curve_is_drawn(log, tmp_path):
+def test_loss_curve_is_drawn(log, tmp_path, monkeypatch):
+    drawn = record_drawing(monkeypatch)
     out = tmp_path / "new folder" / "loss.png"
     assert loss_curve(log, out) == out
     image = pixels(out)
     assert has_colour(image, "#2b6cb0") and has_colour(image, "#c05621")
+
+    columns = np.loadtxt(log, delimiter=",", skiprows=1)
+    columns[:, 3] *= 100  # percent
+    for axes, column in zip(drawn[0].axes, (2, 3), strict=True):  # the left axis is the loss
+        raw, smooth = axes.lines
+        np.testing.assert_array_equal(raw.get_xydata(), columns[:, [0, column]])
+        # A straight line stays as it is but for its ends.
+        np.testing.assert_allclose(smooth.get_xydata()[5:-5], columns[5:-5, [0, column]])
 
 
 def test_loss_curve_of_one_row(tmp_path):
@@ -92,7 +101,7 @@ def test_bad_logs_are_refused(tmp_path, text, message):
 def test_embedding_plot_is_drawn_and_repeats(tmp_path):
     labels = torch.arange(40) % 4
     noise = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
-    features = torch.eye(4, 8)[labels] + 0.1 * noise
+    features = (torch.eye(4, 8)[labels] + 0.1 * noise).requires_grad_()
     classes = ["wave", "sit", "stand", "kick"]
     first = embedding_plot(features, labels, classes, tmp_path / "a.png", title="Clips")
     again = embedding_plot(features, labels, classes, tmp_path / "b.png", title="Clips")
@@ -197,14 +206,24 @@ def test_up_is_up_and_scales_are_equal(tmp_path, monkeypatch, up, turn):
     assert drawn[0].axes[0].get_xlim()[0] < -0.5 < 1.0 < drawn[0].axes[0].get_xlim()[1]
 
 
+def test_a_tall_body_fits_its_box(tmp_path, monkeypatch):
+    drawn = record_drawing(monkeypatch)
+    draw_clip({"stick_5": clip() * [0.01, 1, 1]}, LAYOUTS, tmp_path / "a.png")
+    low, high = drawn[0].axes[0].get_ylim()
+    assert low < -1 and high > 1
+
+
+@pytest.mark.filterwarnings("error")
 def test_each_view_has_its_own_up_and_is_seen_from_its_broad_side(tmp_path, monkeypatch):
     drawn = record_drawing(monkeypatch)
     turned = clip()[..., [2, 0, 1]]  # z is up, the arms point along y
+    turned = np.concatenate([turned, np.full_like(turned, np.nan)])  # a body that was not seen
+    turned[0, :, 4] = np.nan  # a foot that was not either
     layouts = {"stick_5": STICK, "turned": STICK}
     views = {"stick_5": clip(), "turned": turned}
     draw_clip(views, layouts, tmp_path / "a.png", frames=1, up={"turned": "z"})
     upper, lower = drawn[0].axes
-    for one, other in zip(upper.lines, lower.lines, strict=True):
+    for one, other in zip(upper.lines[:3], lower.lines[:3], strict=True):
         np.testing.assert_allclose(one.get_xydata(), other.get_xydata())
 
 
@@ -212,10 +231,12 @@ def test_frames_are_evenly_spaced_and_at_most_all(tmp_path, monkeypatch):
     drawn = record_drawing(monkeypatch)
     draw_clip({"stick_5": clip()}, LAYOUTS, tmp_path / "a.png", frames=5)
     draw_clip({"stick_5": clip(frames=2)}, LAYOUTS, tmp_path / "b.png", frames=5)
+    draw_clip({"stick_5": clip()}, LAYOUTS, tmp_path / "c.png", frames=4)
     titles = [[axes.get_title() for axes in figure.axes] for figure in drawn]
     assert titles == [
         ["frame 0", "frame 2", "frame 4", "frame 6", "frame 8"],
         ["frame 0", "frame 1"],
+        ["frame 0", "frame 3", "frame 5", "frame 8"],
     ]
 
 
@@ -225,6 +246,7 @@ def test_empty_and_missing_joints_are_drawn_without_a_fuss(tmp_path):
     gap[0, 0, 2] = np.nan
     pixels(draw_clip({"stick_5": gap}, LAYOUTS, tmp_path / "a.png"))
     pixels(draw_clip({"stick_5": 0 * clip()}, LAYOUTS, tmp_path / "b.png"))
+    pixels(draw_clip({"stick_5": np.nan * clip()}, LAYOUTS, tmp_path / "c.png"))
 
 
 @pytest.mark.parametrize(

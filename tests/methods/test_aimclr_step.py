@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from msclr import layouts
 from msclr.methods import AimCLR, Batch, View
 from msclr.nn import STGCN
 from msclr.nn.stgcn import STRIDES
-
 from tests.methods.padded_aimclr import Views, padded_step
 
 A, B = "h36m_17", "kinectv1_20"  # 17 and 20 joints

@@ -36,14 +36,14 @@ def _repeat(rng, low, high, *keys) -> Script:
 
 def _drink(rng):
     mouth = (-0.30, 0.14, 0.46, 0.3, -25)
-    sip = {"rhand": (-0.30, 0.20, 0.44, 0.5, -35), "head": (-18, 0, 0)}
+    sip = {"rhand": (-0.30, 0.20, 0.44, 0.5, -35), "head": (-25, 0, 0)}
     hold = rng.uniform(0.5, 1.2)
     return [[(0, STANDING), (0.8, {"rhand": mouth}), (0.3, sip), (hold, sip),
              (0.3, {"rhand": mouth}), (0.8, STANDING)]]  # fmt: skip
 
 
 def _phone(rng):
-    ear = {"rhand": (0.02, 0.20, 0.24, 0.5, -15), "head": (4, 0, -10)}
+    ear = {"rhand": (0.08, 0.22, 0.16, 0.5, -15), "head": (6, 0, 14)}
     return [[(0, STANDING), (0.9, ear), (rng.uniform(1.0, 2.0), ear), (0.9, STANDING)]]
 
 
@@ -146,8 +146,8 @@ def _stand_up(rng):
 
 
 def _shake_hands(rng):
-    high, low = {"rhand": (-0.28, -0.38, 0.74)}, {"rhand": (-0.28, -0.55, 0.74)}
-    shake = _repeat(rng, 2, 4, (0.2, low), (0.2, high))
+    high, low = {"rhand": (-0.28, -0.28, 0.74)}, {"rhand": (-0.28, -0.60, 0.74)}
+    shake = _repeat(rng, 2, 4, (0.25, low), (0.25, high))
     script = [(0, STANDING), (0.8, high), *shake, (0.8, STANDING)]
     return [script, script]
 
