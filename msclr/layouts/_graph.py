@@ -5,6 +5,7 @@ An entry [v, w] weighs source joint v in output joint w, as y[w] = sum_v x[v] A[
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -77,7 +78,7 @@ def _linked(layout: Layout) -> torch.Tensor:
     return _undirected(bones, layout.num_joints)
 
 
-def _undirected(bones, num_joints: int) -> torch.Tensor:
+def _undirected(bones: Iterable[tuple[int, int]], num_joints: int) -> torch.Tensor:
     linked = torch.zeros(num_joints, num_joints, dtype=torch.bool)  # (V, V)
     for child, parent in bones:
         linked[child, parent] = linked[parent, child] = True

@@ -20,7 +20,7 @@ def get(name: str) -> Layout:
     layout = _by_name().get(name.lower()) if isinstance(name, str) else None
     if layout is None:
         raise InputError(
-            f"unknown layout {name!r}{did_you_mean(name, _by_name()) or ','} "
+            f"unknown layout {name!r}{did_you_mean(name, _by_name()) or ';'} "
             "msclr.layouts.names() lists all; your own come in by msclr.layouts.register"
         )
     return layout

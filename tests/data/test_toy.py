@@ -116,11 +116,13 @@ def test_conventions_see_one_motion(clips):
 
 
 def test_conventions_place_their_joints_differently(clips):
-    """The displacement between two conventions stays where noise is averaged away."""
-    for a, b in (("smpl_24", "smplx_42"), ("kinectv2_25", "smpl_24")):
-        view_a, view_b = clips["views"][a][3], clips["views"][b][3]
-        apart = np.nanmean(joint(view_a, a, "lhip") - joint(view_b, b, "lhip"), 1)
-        assert 0.005 < np.linalg.norm(apart) < 0.15
+    """Kinect puts the hips of standing people higher than SMPL, beyond what noise explains."""
+    higher = []
+    for i in named(clips, "wave") + named(clips, "clap") + named(clips, "point"):
+        kinect, smpl = (clips["views"][layout][i] for layout in ("kinectv2_25", "smpl_24"))
+        gap = joint(kinect, "kinectv2_25", "lhip") - joint(smpl, "smpl_24", "lhip")
+        higher.append(np.nanmean(gap[..., 1]))
+    assert 0.045 < np.mean(higher) < 0.1
 
 
 BONES = [("lsho", "lelb"), ("relb", "rwri"), ("rhip", "rkne"), ("lkne", "lank"), ("lank", "lhee")]
@@ -167,11 +169,11 @@ def test_standing_up_is_sitting_down_in_reverse(clips):
 
 def test_people_are_seen_from_many_sides(clips):
     angles = []
-    for view in clips["views"]["smplx_42"]:
+    for view in (v for v in clips["views"]["smplx_42"] if len(v) == 1):
         hips = joint(view, "smplx_42", "lhip") - joint(view, "smplx_42", "rhip")
         across = np.nanmedian(hips[0], 0)
         angles.append(np.arctan2(across[2], across[0]))
-    assert abs(np.exp(1j * np.array(angles)).mean()) < 0.9  # 1 where all face the same way
+    assert abs(np.exp(1j * np.array(angles)).mean()) < 0.8  # 1 where all face the same way
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_get_by_name_or_alias_in_any_case(name):
 def test_get_unknown():
     with pytest.raises(InputError, match="unknown layout 'smplx42'; did you mean 'smplx_42'"):
         layouts.get("smplx42")
-    with pytest.raises(InputError, match="unknown layout 'qqqq', msclr.layouts.names"):
+    with pytest.raises(InputError, match="unknown layout 'qqqq'; msclr.layouts.names"):
         layouts.get("qqqq")
     with pytest.raises(InputError, match="unknown layout None"):
         layouts.get(None)

@@ -1,0 +1,162 @@
+"""Counter-based random numbers: the published answers, what they depend on, their distributions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from msclr.data.random import ClipRandom, philox
+
+BIG = 0xFFFFFFFF
+
+# Known answers of Random123 for Philox-4x32-10 (Salmon et al., SC 2011): counter, key, words.
+KNOWN = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((BIG, BIG, BIG, BIG), (BIG, BIG), (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+
+def draws(clips, epochs=3, seed=5, purpose=2) -> torch.Tensor:
+    """What a batch of clips gets from all three kinds of draw, one after the other: (B, 12)."""
+    random = ClipRandom(torch.as_tensor(clips), torch.as_tensor(epochs), seed, purpose)
+    return torch.cat([random.uniform(5), random.integers(3, 1000), random.normal(4)], dim=1)
+
+
+@pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
+def test_philox_gives_the_published_words(counter, key, words):
+    found = philox(tuple(torch.tensor([c]) for c in counter), key)
+    assert [int(word) for word in found] == list(words)
+
+
+def test_philox_counts_each_element_of_its_tensors_alone():
+    together = philox(
+        tuple(torch.tensor(c) for c in zip(*[k[0] for k in KNOWN], strict=True)), (7, 9)
+    )
+    for i, (counter, _, _) in enumerate(KNOWN):
+        alone = philox(tuple(torch.tensor([c]) for c in counter), (7, 9))
+        assert [int(word[i]) for word in together] == [int(word) for word in alone]
+
+
+def test_counter_is_block_clip_epoch_purpose_and_key_is_the_seed():
+    seed = (0xABCD << 32) | 0x1234
+    random = ClipRandom(torch.tensor([11]), 6, seed, purpose=4)
+    for first_block, count in ((0, 6), (2, 4)):  # six words take two blocks, so the next is 2
+        blocks = torch.arange(first_block, first_block + -(-count // 4))
+        counter = (blocks, *(torch.full_like(blocks, n) for n in (11, 6, 4)))
+        words = torch.stack(philox(counter, (0x1234, 0xABCD)), dim=1).flatten()[:count]
+        wanted = (words >> 8).double() * 2.0**-24
+        torch.testing.assert_close(random.uniform(count)[0].double(), wanted, rtol=0, atol=0)
+
+
+def test_numbers_of_a_clip_do_not_depend_on_its_batch():
+    clips = torch.tensor([4, 0, 9, 4, 2**33 + 1])
+    epochs = torch.tensor([1, 1, 5, 2, 1])
+    together = draws(clips, epochs)
+    for row, (clip, epoch) in enumerate(zip(clips.tolist(), epochs.tolist(), strict=True)):
+        assert torch.equal(draws([clip], epoch)[0], together[row])
+    order = torch.tensor([3, 1, 4, 0, 2])
+    assert torch.equal(draws(clips[order], epochs[order]), together[order])
+
+
+def test_one_epoch_for_all_clips_equals_the_epoch_of_each():
+    assert torch.equal(draws([1, 2, 3], 7), draws([1, 2, 3], [7, 7, 7]))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"clips": [9]},
+        {"epochs": 4},
+        {"seed": 6},
+        {"seed": 5 + 2**32},  # the upper half of the seed counts as well
+        {"purpose": 3},
+    ],
+    ids=["clip", "epoch", "seed", "upper word of the seed", "purpose"],
+)
+def test_each_part_of_the_counter_changes_the_numbers(other):
+    base = draws([8])
+    assert not (draws(**{"clips": [8]} | other) == base).any()
+
+
+def test_a_second_call_gives_new_numbers():
+    random = ClipRandom(torch.arange(3), 0, 0)
+    assert not (random.uniform(4) == random.uniform(4)).any()
+
+
+def test_draws_leave_torchs_generator_alone():
+    state = torch.get_rng_state()
+    draws([1, 2])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("kind", "distribution"),
+    [
+        (lambda r: r.uniform(50), stats.uniform(0, 1)),
+        (lambda r: r.uniform(50, -0.5, 2.0), stats.uniform(-0.5, 2.5)),
+        (lambda r: r.normal(51), stats.norm()),
+    ],
+    ids=["uniform", "uniform of a range", "normal"],
+)
+def test_distribution_over_many_clips(kind, distribution):
+    numbers = kind(ClipRandom(torch.arange(2000), 1, 3))
+    assert numbers.dtype == torch.float32
+    assert stats.kstest(numbers.flatten().double().numpy(), distribution.cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize("below", [1, 2, 3, 17])
+def test_integers_are_equally_frequent(below):
+    numbers = ClipRandom(torch.arange(2000), 1, 3).integers(30, below)
+    assert numbers.dtype == torch.int64
+    counts = np.bincount(numbers.flatten().numpy(), minlength=below)
+    assert len(counts) == below
+    assert below == 1 or stats.chisquare(counts).pvalue > 0.001
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        lambda clips: (ClipRandom(clips, 0, 0), ClipRandom(clips + 1, 0, 0)),
+        lambda clips: (ClipRandom(clips, 0, 0), ClipRandom(clips, 1, 0)),
+        lambda clips: (ClipRandom(clips, 0, 0), ClipRandom(clips, 0, 1)),
+        lambda clips: (ClipRandom(clips, 0, 0), ClipRandom(clips, 0, 0, 1)),
+        lambda clips: (lambda r: (r, r))(ClipRandom(clips, 0, 0)),
+    ],
+    ids=["clips", "epochs", "seeds", "purposes", "calls"],
+)
+def test_neighbours_are_uncorrelated(pair):
+    first, second = pair(torch.arange(0, 20000, 2))
+    for draw in (lambda r: r.uniform(4), lambda r: r.normal(4)):
+        a, b = draw(first).flatten().numpy(), draw(second).flatten().numpy()
+        assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(len(a))  # four standard deviations
+
+
+def test_the_numbers_of_one_normal_call_are_uncorrelated():
+    numbers = ClipRandom(torch.arange(20000), 0, 0).normal(6).numpy()
+    unlike = np.corrcoef(numbers.T) - np.eye(6)
+    assert np.abs(unlike).max() < 4.5 / np.sqrt(20000)
+
+
+@pytest.mark.parametrize("word", [0, BIG])
+def test_extreme_words_stay_in_range(monkeypatch, word):
+    monkeypatch.setattr(ClipRandom, "_words", lambda self, n: torch.full((1, n), word))
+    random = ClipRandom(torch.zeros(1, dtype=torch.int64), 0, 0)
+    assert 0 <= random.uniform(1).item() < 1
+    assert -0.5 <= random.uniform(1, -0.5, 0.5).item() < 0.5
+    assert random.integers(1, 2**31).item() == (0 if word == 0 else 2**31 - 1)
+    assert random.normal(2).isfinite().all()
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_any_count_can_be_asked_for(count):
+    random = ClipRandom(torch.arange(2), 0, 0)
+    for numbers in (random.uniform(count), random.integers(count, 9), random.normal(count)):
+        assert numbers.shape == (2, count)
+        assert count == 1 or len(numbers[0].unique()) > 1
