@@ -23,6 +23,8 @@ FLAGS = [
     "-O3",
     "-g0",
     "-Wall",
+    "-Wno-psabi",  # vector types pass between inlined functions only
+    "-ffp-contract=fast",  # a * b + c is one instruction
     "-fvisibility=hidden",
     "-DTORCH_TARGET_VERSION=0x020a000000000000",  # LibTorch's stable ABI of 2.10
 ]

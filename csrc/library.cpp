@@ -14,11 +14,12 @@ STABLE_TORCH_LIBRARY(msclr, m) {
       "graph_conv(Tensor x, Tensor weight, Tensor? bias, Tensor adjacency, "
       "Tensor? layout_index=None, Tensor? joint_counts=None, Tensor? support=None) -> Tensor");
 
-  // The gradients of x, weight, bias and adjacency; where mask is False, an empty tensor.
+  // The gradients of x, weight, bias and adjacency; an empty tensor where one is not wanted.
   // The adjacency's gradient needs the bias: dA[k,v,w] = sum_n,o,t grad[..,w] (W_k x + b_k)[..,v].
   m.def(
       "graph_conv_backward(Tensor grad, Tensor x, Tensor weight, Tensor? bias, Tensor adjacency, "
-      "Tensor? layout_index, Tensor? joint_counts, Tensor? support, bool[4] mask) "
+      "Tensor? layout_index, Tensor? joint_counts, Tensor? support, bool want_x, "
+      "bool want_weight, bool want_bias, bool want_adjacency) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
 
   // queries (P, B, D), keys (B, D), bank (Q, D), temperature a scalar tensor, positives (B, R)

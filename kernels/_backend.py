@@ -16,15 +16,30 @@ _REINSTALL = "reinstall with a C++ compiler at hand: pip install --no-build-isol
 logger = logging.getLogger(__name__)
 
 
-def choose(op: str, implementations: Mapping[str, Callable], backend: str | None) -> Callable:
-    """The implementation to run: the named one, or the fastest that can run here."""
+def choose(
+    op: str,
+    implementations: Mapping[str, Callable],
+    backend: str | None,
+    device: torch.device,
+) -> Callable:
+    """The implementation to run: the named one, or the fastest that can run on a device."""
     if backend is None:
-        return implementations["reference"]
-    if backend not in implementations:
+        backend = _default(device.type, tuple(implementations))
+    elif backend not in implementations:
         raise ValueError(
             f"backend must be one of {', '.join(implementations)} or None for {op}, got {backend!r}"
         )
+    elif problem := backends()[backend]:
+        raise ValueError(f"backend {backend!r} cannot run here: {problem}")
     return implementations[backend]
+
+
+@functools.cache
+def _default(device: str, implemented: tuple[str, ...]) -> str:
+    wanted = "cpu" if device == "cpu" else "reference"
+    chosen = wanted if wanted in implemented and not backends()[wanted] else "reference"
+    logger.debug("%s tensors run on the %s backend", device, chosen)
+    return chosen
 
 
 def backends() -> dict[str, str]:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from msclr.kernels._backend import choose
-from msclr.kernels.graph_conv import reference
+from msclr.kernels.graph_conv import op, reference
 from msclr.kernels.graph_conv.check import check_arguments
 
-_BACKENDS = {"reference": reference.masked_graph_conv}
+_BACKENDS = {"cpu": op.graph_conv, "reference": reference.masked_graph_conv}
 
 
 def masked_graph_conv(
@@ -36,20 +36,24 @@ def masked_graph_conv(
             never read, come out as exact 0 and get a gradient of exactly 0.
         support: bool of the adjacency's shape, or what :func:`graph_support` made of it: a
             promise that the adjacency is 0 outside it and that no gradient is wanted there.
-        backend: "reference", or None for the fastest that can run here.
+        backend: "cpu" or "reference", or None for the fastest that can run here.
 
     Returns:
-        y (N, C_out, T, V) of x's dtype, or of the autocast dtype under autocast.
-        Gradients flow to x, weight, bias and adjacency.
+        y (N, C_out, T, V) of x's dtype, or of the autocast dtype under autocast, in x's memory
+        format. Sums are at least in float32 in compiled backends. Gradients flow to x, weight, bias and adjacency.
 
     Raises:
         ValueError: an argument of the wrong shape, dtype or device; it is named.
 
     Source: Yan et al., "Spatial Temporal Graph Convolutional Networks" (AAAI 2018), eq. 5.
     """
-    run = choose("masked_graph_conv", _BACKENDS, backend)
     check_arguments(x, weight, bias, adjacency, layout_index, joint_counts, support)
-    return run(x, weight, bias, adjacency, layout_index, joint_counts, support)
+    run = choose("masked_graph_conv", _BACKENDS, backend, x.device)
+    if not torch.is_autocast_enabled(x.device.type):
+        return run(x, weight, bias, adjacency, layout_index, joint_counts, support)
+    x = x.to(torch.get_autocast_dtype(x.device.type))
+    with torch.autocast(x.device.type, enabled=False):
+        return run(x, weight, bias, adjacency, layout_index, joint_counts, support)
 
 
 def graph_support(adjacency: Tensor) -> Tensor:

@@ -34,5 +34,6 @@ def masked_graph_conv(
 
 def _per_partition(x: Tensor, weight: Tensor, bias: Tensor | None, partitions: int) -> Tensor:
     """``W_k x + b_k`` for every partition: (N, K, C_out, T, V)."""
-    z = F.conv2d(x, weight[..., None, None] if weight.dim() == 2 else weight, bias)
+    weight = weight[..., None, None] if weight.dim() == 2 else weight
+    z = F.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
     return z.unflatten(1, (partitions, -1))

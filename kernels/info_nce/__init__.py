@@ -55,8 +55,8 @@ def info_nce(
     Sources: He et al., "Momentum Contrast" (CVPR 2020), eq. 1; Guo et al., "AimCLR" (AAAI 2022),
     eq. 5 to 9.
     """
-    run = choose("info_nce", _INFO_NCE, backend)
     check_info_nce(queries, keys, bank, temperature, teacher, top_k, positives)
+    run = choose("info_nce", _INFO_NCE, backend, queries.device)
     return run(queries, keys, bank, temperature, teacher, top_k, positives)
 
 

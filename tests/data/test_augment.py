@@ -207,7 +207,8 @@ def test_each_optional_step_happens_to_half_of_the_clips(monkeypatch, step):
     x = torch.zeros(1, 1, 3, 2, 3)
     x[0, 0, 1, :, :] = torch.tensor([[1.0], [2.0]])  # one frame: the faintest blur shows in 0
     x = x.expand(4000, -1, -1, -1, -1)
-    found = augment.extreme_view(x, ClipRandom(MANY, 0, 0), torch.tensor([1, 0]))
+    flip = torch.tensor([1, 0] if step == "flip" else [0, 1])
+    found = augment.extreme_view(x, ClipRandom(MANY, 0, 0), flip)
     changed = (found != x).flatten(1).any(1)
     assert stats.binomtest(int(changed.sum()), 4000, 0.5).pvalue > 0.001
 

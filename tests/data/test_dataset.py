@@ -72,12 +72,6 @@ def test_gathered_clips_are_copies(folder):
     np.testing.assert_array_equal(dataset.views["h36m_17"][0].numpy(), clip(0)["h36m_17"])
 
 
-def test_writing_into_a_data_set_does_not_reach_the_folder(folder):
-    SkeletonDataset(folder, "train").views["h36m_17"].zero_()
-    again = SkeletonDataset(folder, "train").views["h36m_17"]
-    np.testing.assert_array_equal(again[0].numpy(), clip(0)["h36m_17"])
-
-
 @pytest.mark.parametrize("stream", ["joint", "motion", "bone"])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_inputs_have_the_axes_of_an_encoder(folder, name, stream):
@@ -106,7 +100,8 @@ def test_a_layout_is_found_by_any_of_its_names(folder, asked):
 
 
 def test_layouts_come_in_the_order_asked_for(folder):
-    assert list(SkeletonDataset(folder, "val", LAYOUTS[::-1]).views) == LAYOUTS[::-1]
+    for asked in (LAYOUTS, LAYOUTS[::-1]):
+        assert list(SkeletonDataset(folder, "val", asked).views) == asked
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ KNOWN = [
 
 def draws(clips, epochs=3, seed=5, purpose=2) -> torch.Tensor:
     """What a batch of clips gets from all three kinds of draw, one after the other: (B, 12)."""
-    random = ClipRandom(torch.as_tensor(clips), torch.as_tensor(epochs), seed, purpose)
+    random = ClipRandom(torch.as_tensor(clips), epochs, seed, purpose)
     return torch.cat([random.uniform(5), random.integers(3, 1000), random.normal(4)], dim=1)
 
 
@@ -66,7 +66,7 @@ def test_numbers_of_a_clip_do_not_depend_on_its_batch():
 
 
 def test_one_epoch_for_all_clips_equals_the_epoch_of_each():
-    assert torch.equal(draws([1, 2, 3], 7), draws([1, 2, 3], [7, 7, 7]))
+    assert torch.equal(draws([1, 2, 3], 7), draws([1, 2, 3], torch.tensor([7, 7, 7])))
 
 
 @pytest.mark.parametrize(

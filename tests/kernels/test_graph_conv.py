@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 
 import pytest
 import torch
 
-from msclr.kernels import graph_support, masked_graph_conv
+from msclr.kernels import backends, graph_support, masked_graph_conv
 
 COUNTS = torch.tensor([3, 5, 0])  # real joints of three layouts in V = 5; the last has none
 INDEX = torch.tensor([1, 0, 2, 0])
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def graph_conv(request):
+    """masked_graph_conv by each backend that can run here."""
+    if reason := backends()[request.param]:
+        pytest.skip(reason)
+    return partial(masked_graph_conv, backend=request.param)
 
 
 def by_loops(x, weight, bias, adjacency, index=None, counts=None):
@@ -54,9 +63,9 @@ def poisoned(x, adjacency, value):
     return x, adjacency
 
 
-def value_and_gradients(x, weight, bias, adjacency, **options):
+def value_and_gradients(graph_conv, x, weight, bias, adjacency, **options):
     leaves = [p.detach().clone().requires_grad_() for p in (x, weight, bias, adjacency)]
-    y = masked_graph_conv(*leaves, **options)
+    y = graph_conv(*leaves, **options)
     upstream = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view(y.shape)  # not 0 where masked
     return [y.detach(), *torch.autograd.grad(y, leaves, upstream)]
 
@@ -64,50 +73,50 @@ def value_and_gradients(x, weight, bias, adjacency, **options):
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("v", [1, 5])
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
-def test_one_layout_is_the_formula(k, v, with_bias):
+def test_one_layout_is_the_formula(graph_conv, k, v, with_bias):
     x, weight, bias, adjacency = arguments(k=k, v=v)
     bias = bias if with_bias else None
-    y = masked_graph_conv(x, weight, bias, adjacency)
+    y = graph_conv(x, weight, bias, adjacency)
     torch.testing.assert_close(y, by_loops(x, weight, bias, adjacency))
-    as_convolution = masked_graph_conv(x, weight[..., None, None], bias, adjacency)
+    as_convolution = graph_conv(x, weight[..., None, None], bias, adjacency)
     torch.testing.assert_close(as_convolution, y)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_mixed_layouts_are_the_formula(dtype):
+def test_mixed_layouts_are_the_formula(graph_conv, dtype):
     x, weight, bias, adjacency = arguments(layouts=3)
-    y = masked_graph_conv(x, weight, bias, adjacency, INDEX.to(dtype), COUNTS.to(dtype))
+    y = graph_conv(x, weight, bias, adjacency, INDEX.to(dtype), COUNTS.to(dtype))
     torch.testing.assert_close(y, by_loops(x, weight, bias, adjacency, INDEX, COUNTS))
 
 
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("k", [1, 3])
-def test_gradients_are_those_of_the_formula(k, mixed):
+def test_gradients_are_those_of_the_formula(graph_conv, k, mixed):
     leaves = [p.requires_grad_() for p in arguments(n=2, frames=1, v=3, k=k, layouts=2 * mixed)]
     layouts = (torch.tensor([0, 1]), torch.tensor([3, 2])) if mixed else ()
-    assert torch.autograd.gradcheck(lambda *p: masked_graph_conv(*p, *layouts), leaves)
+    assert torch.autograd.gradcheck(lambda *p: graph_conv(*p, *layouts), leaves)
     x, weight, _, adjacency = leaves
     assert torch.autograd.gradcheck(
-        lambda *p: masked_graph_conv(p[0], p[1][..., None, None], None, p[2], *layouts),
+        lambda *p: graph_conv(p[0], p[1][..., None, None], None, p[2], *layouts),
         (x, weight, adjacency),
     )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
-def test_what_stands_in_masked_joints_changes_nothing(value):
+def test_what_stands_in_masked_joints_changes_nothing(graph_conv, value):
     x, weight, bias, adjacency = arguments(layouts=3)
     options = {"layout_index": INDEX, "joint_counts": COUNTS}
-    clean = value_and_gradients(x, weight, bias, adjacency, **options)
+    clean = value_and_gradients(graph_conv, x, weight, bias, adjacency, **options)
     x, adjacency = poisoned(x, adjacency, value)
-    dirty = value_and_gradients(x, weight, bias, adjacency, **options)
+    dirty = value_and_gradients(graph_conv, x, weight, bias, adjacency, **options)
     for a, b in zip(clean, dirty, strict=True):
         assert torch.equal(a, b)
 
 
-def test_masked_joints_come_out_0_and_get_gradient_0():
+def test_masked_joints_come_out_0_and_get_gradient_0(graph_conv):
     x, weight, bias, adjacency = arguments(layouts=3)
     options = {"layout_index": INDEX, "joint_counts": COUNTS}
-    y, dx, _, _, da = value_and_gradients(x, weight, bias, adjacency, **options)
+    y, dx, _, _, da = value_and_gradients(graph_conv, x, weight, bias, adjacency, **options)
     where_x, where_a = poisoned(torch.zeros_like(x), torch.zeros_like(adjacency), 1)
     masked = where_x[:, :1].bool().expand_as(y)
     assert (y[masked] == 0).all() and (y[~masked] != 0).all()
@@ -117,14 +126,14 @@ def test_masked_joints_come_out_0_and_get_gradient_0():
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_support_gives_the_same_and_no_gradient_outside(mixed):
+def test_support_gives_the_same_and_no_gradient_outside(graph_conv, mixed):
     x, weight, bias, adjacency = arguments(layouts=3 * mixed)
     adjacency[torch.rand(adjacency.shape, generator=torch.Generator().manual_seed(1)) < 0.6] = 0
     options = {"layout_index": INDEX, "joint_counts": COUNTS} if mixed else {}
     support = graph_support(adjacency)
     assert support.dtype == torch.bool and torch.equal(support, adjacency != 0)
-    full = value_and_gradients(x, weight, bias, adjacency, **options)
-    sparse = value_and_gradients(x, weight, bias, adjacency, support=support, **options)
+    full = value_and_gradients(graph_conv, x, weight, bias, adjacency, **options)
+    sparse = value_and_gradients(graph_conv, x, weight, bias, adjacency, support=support, **options)
     torch.testing.assert_close(sparse[:4], full[:4])
     torch.testing.assert_close(sparse[4][support], full[4][support])
     assert (sparse[4][~support] == 0).all()
@@ -133,20 +142,20 @@ def test_support_gives_the_same_and_no_gradient_outside(mixed):
 
 @pytest.mark.parametrize("n", [0, 1])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_no_sample_and_one_sample(n, mixed):
+def test_no_sample_and_one_sample(graph_conv, n, mixed):
     x, weight, bias, adjacency = arguments(n=n, layouts=3 * mixed)
     layouts = (INDEX[:n], COUNTS) if mixed else (None, None)
     options = {"layout_index": layouts[0], "joint_counts": layouts[1]}
-    y, dx, dw, _, _ = value_and_gradients(x, weight, bias, adjacency, **options)
+    y, dx, dw, _, _ = value_and_gradients(graph_conv, x, weight, bias, adjacency, **options)
     torch.testing.assert_close(y, by_loops(x, weight, bias, adjacency, *layouts))
     assert dx.shape == x.shape and bool(dw.any()) == (n > 0)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_the_order_in_memory_changes_nothing(mixed):
+def test_the_order_in_memory_changes_nothing(graph_conv, mixed):
     x, weight, bias, adjacency = arguments(layouts=3 * mixed)
     options = {"layout_index": INDEX, "joint_counts": COUNTS} if mixed else {}
-    expected = masked_graph_conv(x, weight, bias, adjacency, **options)
+    expected = graph_conv(x, weight, bias, adjacency, **options)
     orders = {
         "channels_last": x.contiguous(memory_format=torch.channels_last),
         "joints first": x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
@@ -155,7 +164,7 @@ def test_the_order_in_memory_changes_nothing(mixed):
     }
     for name, strided in orders.items():
         assert name == "channels_last" or not strided.is_contiguous()
-        y = masked_graph_conv(
+        y = graph_conv(
             strided,
             weight.T.contiguous().T,
             bias.repeat_interleave(2)[::2],
@@ -165,37 +174,37 @@ def test_the_order_in_memory_changes_nothing(mixed):
         torch.testing.assert_close(y, expected, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def test_an_expanded_x_gets_its_gradient():
+def test_an_expanded_x_gets_its_gradient(graph_conv):
     x, weight, bias, adjacency = arguments(n=1)
     leaf = x.clone().requires_grad_()
-    masked_graph_conv(leaf.expand(4, -1, -1, -1), weight, bias, adjacency).sum().backward()
+    graph_conv(leaf.expand(4, -1, -1, -1), weight, bias, adjacency).sum().backward()
     one = x.clone().requires_grad_()
-    masked_graph_conv(one, weight, bias, adjacency).sum().backward()
+    graph_conv(one, weight, bias, adjacency).sum().backward()
     torch.testing.assert_close(leaf.grad, 4 * one.grad)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_the_result_has_the_dtype_of_x(dtype):
+def test_the_result_has_the_dtype_of_x(graph_conv, dtype):
     rounded = [p.to(dtype) for p in arguments()]
-    y = masked_graph_conv(*rounded)
+    y = graph_conv(*rounded)
     assert y.dtype == dtype
     exact = by_loops(*[p.double() for p in rounded])
     size = exact.abs().max()
     assert (y.double() - exact).abs().max() <= 4 * torch.finfo(dtype).eps * size
 
 
-def test_under_autocast_the_result_has_its_dtype():
+def test_under_autocast_the_result_has_its_dtype(graph_conv):
     leaves = [p.float().requires_grad_() for p in arguments()]
     with torch.autocast("cpu", torch.bfloat16):
-        y = masked_graph_conv(*leaves)
+        y = graph_conv(*leaves)
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()
     assert all(p.grad.dtype == torch.float32 for p in leaves)
 
 
-def test_128_joints_are_taken():
+def test_128_joints_are_taken(graph_conv):
     x, weight, bias, adjacency = arguments(n=1, frames=1, v=128, k=1)
-    y = masked_graph_conv(x, weight, bias, adjacency)
+    y = graph_conv(x, weight, bias, adjacency)
     torch.testing.assert_close(y, by_loops(x, weight, bias, adjacency))
 
 
@@ -217,11 +226,9 @@ MIXED = {
         ("weight", {"weight": torch.zeros(7, 3)}),
         ("weight", {"weight": torch.zeros(6, 3, 1)}),
         ("weight", {"weight": torch.zeros(6, 3, 3, 1)}),
-        ("weight", {"weight": torch.zeros(6, 3, dtype=torch.float64)}),
         ("weight", {"weight": torch.zeros(6, 3, device="meta")}),
         ("bias", {"bias": torch.zeros(5)}),
         ("bias", {"bias": torch.zeros(6, 1)}),
-        ("bias", {"bias": torch.zeros(6, dtype=torch.float64)}),
         ("adjacency", {"adjacency": torch.zeros(5, 5)}),
         ("adjacency", {"adjacency": torch.zeros(3, 5, 4)}),
         ("adjacency", {"adjacency": torch.zeros(3, 4, 4)}),

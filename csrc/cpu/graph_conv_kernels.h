@@ -1,0 +1,62 @@
+// The inner loops of the masked graph convolution, for one instruction set: see simd.h, which is
+// included here, for what must be defined before.
+
+#include "simd.h"
+
+// out[c] (+)= sum over the terms of value * in[source + c], `N` lanes of them at a time.
+template <class S, int64_t N>
+SIMD_INLINE void gather_lanes(
+    const Terms<S>& terms, int32_t first, int32_t last, const S* in, S* out) {
+  typedef S Part __attribute__((vector_size(N * sizeof(S)), aligned(sizeof(S)), may_alias));
+  Part sum = {};
+  for (int32_t p = first; p < last; ++p)
+    sum += terms.value[p] * *reinterpret_cast<const Part*>(in + terms.source[p]);
+  *reinterpret_cast<Part*>(out) = sum;
+}
+
+// Every slot of every frame: its terms' rows of `channels` elements, weighted and added up.
+template <class S>
+SIMD_TARGET void gather(
+    const Terms<S>& terms, int64_t frames, int64_t channels, const S* in, int64_t in_frame,
+    S* out, int64_t out_frame) {
+  constexpr int64_t L = kLanes<S>;
+  const int64_t slots = terms.target.size();
+  for (int64_t t = 0; t < frames; ++t, in += in_frame, out += out_frame) {
+    for (int64_t slot = 0; slot < slots; ++slot) {
+      const int32_t first = terms.first[slot], last = terms.first[slot + 1];
+      S* row = out + terms.target[slot];
+      int64_t c = 0;
+      for (; c + L <= channels; c += L) gather_lanes<S, L>(terms, first, last, in + c, row + c);
+      if constexpr (L > 4)
+        for (; c + 4 <= channels; c += 4) gather_lanes<S, 4>(terms, first, last, in + c, row + c);
+      for (; c < channels; ++c) {
+        S sum = 0;
+        for (int32_t p = first; p < last; ++p) sum += terms.value[p] * in[terms.source[p] + c];
+        row[c] = sum;
+      }
+    }
+  }
+}
+
+// total[p] += sum over frames and channels of a[links[p].a + c] * b[links[p].b + c].
+template <class S>
+SIMD_TARGET void link_products(
+    const std::vector<Link>& links, int64_t frames, int64_t channels, const S* a, int64_t a_frame,
+    const S* b, int64_t b_frame, S* total) {
+  constexpr int64_t L = kLanes<S>;
+  for (size_t p = 0; p < links.size(); ++p) {
+    const S *x = a + links[p].a, *u = b + links[p].b;
+    Vector<S> lanes = {};
+    S rest = 0;
+    for (int64_t t = 0; t < frames; ++t, x += a_frame, u += b_frame) {
+      int64_t c = 0;
+      for (; c + L <= channels; c += L) lanes += load(x + c) * load(u + c);
+      for (; c < channels; ++c) rest += x[c] * u[c];
+    }
+    total[p] += sum_lanes<S>(lanes) + rest;
+  }
+}
+
+template <class S>
+constexpr Kernels<S> kKernels = {
+    kLanes<S>, &product<S, false>, &product<S, true>, &gather<S>, &link_products<S>};

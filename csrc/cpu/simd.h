@@ -1,0 +1,97 @@
+// Vector types and a register-blocked matrix product for one instruction set.
+//
+// No include guard: a file that needs several instruction sets includes this once for each, within
+// a namespace of its own, after defining
+//   SIMD_TARGET     the functions' target attribute
+//   SIMD_BYTES      width of a vector register
+//   SIMD_REGISTERS  how many there are
+// and, once for all of them, Strided of strided.h.
+// Vectors are GCC/Clang vector extensions: `a * b + c` is one fused multiply-add.
+
+#define SIMD_INLINE SIMD_TARGET inline __attribute__((always_inline))
+
+template <class S>
+struct VectorOf {
+  typedef S type __attribute__((vector_size(SIMD_BYTES), aligned(sizeof(S)), may_alias));
+};
+template <class S>
+using Vector = typename VectorOf<S>::type;  // unaligned loads and stores are allowed
+
+template <class S>
+constexpr int64_t kLanes = SIMD_BYTES / sizeof(S);
+
+template <class S>
+SIMD_INLINE Vector<S> load(const S* p) {
+  return *reinterpret_cast<const Vector<S>*>(p);
+}
+
+template <class S>
+SIMD_INLINE void store(S* p, Vector<S> v) {
+  *reinterpret_cast<Vector<S>*>(p) = v;
+}
+
+template <class S>
+SIMD_INLINE S sum_lanes(Vector<S> v) {
+  S total = 0;
+  for (int64_t i = 0; i < kLanes<S>; ++i) total += v[i];
+  return total;
+}
+
+// C[M x NR vectors] (+)= A[M = MR x K] B[K x NR vectors], all of C in registers.
+template <class S, int MR, int NR, bool ADD>
+SIMD_INLINE void block_product(
+    int64_t depth, Strided<S> a, const S* b, int64_t ldb, S* c, int64_t ldc) {
+  constexpr int64_t L = kLanes<S>;
+  Vector<S> sum[MR][NR];
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < NR; ++j) sum[i][j] = ADD ? load(c + i * ldc + j * L) : Vector<S>{};
+  for (int64_t k = 0; k < depth; ++k) {
+    Vector<S> row[NR];
+#pragma GCC unroll 8
+    for (int j = 0; j < NR; ++j) row[j] = load(b + k * ldb + j * L);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const S factor = a.data[i * a.rows + k * a.columns];
+#pragma GCC unroll 8
+      for (int j = 0; j < NR; ++j) sum[i][j] += factor * row[j];
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < NR; ++j) store(c + i * ldc + j * L, sum[i][j]);
+}
+
+// As many rows at a time as the registers hold sums for, beside NR columns of B and one factor.
+template <class S, int NR, bool ADD>
+SIMD_TARGET void panel_product(
+    int64_t m, int64_t depth, Strided<S> a, const S* b, int64_t ldb, S* c, int64_t ldc) {
+  constexpr int MR = (SIMD_REGISTERS - NR - 1) / NR > 14 ? 14 : (SIMD_REGISTERS - NR - 1) / NR;
+  auto at = [&](int64_t i) { return Strided<S>{a.data + i * a.rows, a.rows, a.columns}; };
+  int64_t i = 0;
+  for (; i + MR <= m; i += MR)
+    block_product<S, MR, NR, ADD>(depth, at(i), b, ldb, c + i * ldc, ldc);
+  for (; i + 2 <= m; i += 2)
+    block_product<S, 2, NR, ADD>(depth, at(i), b, ldb, c + i * ldc, ldc);
+  for (; i < m; ++i) block_product<S, 1, NR, ADD>(depth, at(i), b, ldb, c + i * ldc, ldc);
+}
+
+// C[m x n] (+)= A[m x depth] B[depth x n]; n is a multiple of the lanes, B and C have rows of
+// ldb and ldc elements.
+template <class S, bool ADD>
+SIMD_TARGET void product(
+    int64_t m, int64_t n, int64_t depth, Strided<S> a, const S* b, int64_t ldb, S* c,
+    int64_t ldc) {
+  constexpr int64_t L = kLanes<S>;
+  constexpr int64_t kWidest = SIMD_REGISTERS == 32 ? 4 : 2;  // vectors of a panel
+  int64_t j = 0;
+  for (; j + kWidest * L <= n; j += kWidest * L)
+    panel_product<S, kWidest, ADD>(m, depth, a, b + j, ldb, c + j, ldc);
+  switch ((n - j) / L) {
+    case 3: return panel_product<S, 3, ADD>(m, depth, a, b + j, ldb, c + j, ldc);
+    case 2: return panel_product<S, 2, ADD>(m, depth, a, b + j, ldb, c + j, ldc);
+    case 1: return panel_product<S, 1, ADD>(m, depth, a, b + j, ldb, c + j, ldc);
+  }
+}

@@ -1,0 +1,266 @@
+"""Recipes: the shipped ones parse, files inherit, and each wrong value is one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+
+from msclr import layouts
+from msclr.config import (
+    RECIPES,
+    Recipe,
+    load_recipe,
+    make_recipe,
+    recipe_names,
+    save_recipe,
+)
+from msclr.errors import InputError
+
+HERE = {"data": "d", "out": "o"}
+
+
+def refused(call, *arguments) -> str:
+    """The message of the InputError that the call ends in: one line."""
+    with pytest.raises(InputError) as error:
+        call(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def write(folder, name: str, text: str) -> str:
+    (folder / f"{name}.yaml").write_text(text)
+    return str(folder / f"{name}.yaml")
+
+
+# Shipped recipes
+
+
+def test_every_recipe_file_is_shipped():
+    assert recipe_names() == sorted(p.stem for p in RECIPES.iterdir() if p.is_file())
+    assert {"ntu60_xsub", "ntu60_xview", "ntu120_xsub", "ntu120_xset"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_parses(name):
+    recipe = load_recipe(name, ["data=somewhere", "out=elsewhere"])
+    assert (recipe.data, recipe.out) == ("somewhere", "elsewhere")
+    for layout in recipe.layouts or []:
+        assert layouts.get(layout).name == layout
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_shipped_recipe_names_its_folders_or_asks_for_them(name):
+    try:
+        recipe = load_recipe(name)
+    except InputError as error:
+        assert str(error) == f"recipe {name}: data is missing; give data=FOLDER"
+    else:
+        assert recipe.data and recipe.out
+
+
+def test_the_ntu_recipes_are_the_papers_settings():
+    for name in ("ntu60_xsub", "ntu60_xview", "ntu120_xsub", "ntu120_xset"):
+        recipe = load_recipe(name)
+        assert recipe == Recipe(f"data/{name}", f"runs/{name}", ["kinectv2_25", "smplx_42"])
+    facts = {
+        "method": "aimclr",
+        "hidden_channels": 16,
+        "hidden_dim": 256,
+        "embedding_dim": 128,
+        "dropout": 0.5,
+        "queue_size": 32768,
+        "key_momentum": 0.999,
+        "temperature": 0.07,
+        "mining_epoch": 150,
+        "epochs": 300,
+        "batch_size": 128,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "weight_decay": 1e-4,
+        "milestones": [250],
+    }
+    assert {key: getattr(recipe, key) for key in facts} == facts
+
+
+# Files, bases, overrides
+
+
+def test_an_unset_key_takes_its_default(tmp_path):
+    recipe = load_recipe(write(tmp_path, "mine", "data: d\nout: o\nlr: 0.5\n"))
+    assert recipe == Recipe("d", "o", lr=0.5)
+    assert load_recipe(write(tmp_path, "empty", ""), ["data=d", "out=o"]) == Recipe("d", "o")
+
+
+def test_a_recipe_inherits_from_a_file_beside_it_and_from_a_shipped_one(tmp_path):
+    write(tmp_path, "ground", "base: ntu60_xsub\nlr: 0.5\nepochs: 7\n")
+    write(tmp_path, "middle", "base: ground\nlr: 0.25\n")
+    recipe = load_recipe(write(tmp_path, "top", "base: middle\nout: o\nmethod: skeletonclr\n"))
+    shipped = load_recipe("ntu60_xsub")
+    assert recipe == dataclasses.replace(shipped, lr=0.25, epochs=7, out="o", method="skeletonclr")
+
+
+def test_overrides_win_in_their_order_and_are_read_as_yaml():
+    recipe = load_recipe(
+        "ntu60_xsub",
+        [
+            "lr=1e-3",
+            "epochs=3",
+            "epochs=4",
+            "mining_epoch=null",
+            "layouts=[smpl_24, smplx_42]",
+            "milestones=[1, 2]",
+            "out=runs/a=b",
+            " seed =9",
+        ],
+    )
+    assert (recipe.lr, recipe.epochs, recipe.mining_epoch, recipe.seed) == (1e-3, 4, None, 9)
+    assert (recipe.layouts, recipe.milestones) == (["smpl_24", "smplx_42"], [1, 2])
+    assert recipe.out == "runs/a=b"
+
+
+def test_one_value_stands_for_a_list_of_one():
+    recipe = make_recipe(HERE | {"layouts": "smpl_24", "milestones": 5})
+    assert (recipe.layouts, recipe.milestones) == (["smpl_24"], [5])
+
+
+def test_a_whole_number_serves_where_a_float_is_wanted():
+    recipe = make_recipe(HERE | {"lr": 1, "weight_decay": "1e-4"})  # YAML reads 1e-4 as text
+    assert (recipe.lr, recipe.weight_decay) == (1.0, 1e-4)
+    assert isinstance(recipe.lr, float)
+
+
+@pytest.mark.parametrize("changes", [{}, {"mining_epoch": None, "layouts": ["a", "b"], "lr": 1e-7}])
+def test_a_saved_recipe_comes_back(tmp_path, changes):
+    recipe = make_recipe({"data": "päth: #1", "out": "null"} | changes)
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
+    assert list(yaml.safe_load((tmp_path / "recipe.yaml").read_text())) == [
+        f.name for f in dataclasses.fields(Recipe)
+    ]
+
+
+# What is refused
+
+
+def test_a_base_that_leads_back_is_refused(tmp_path):
+    own = write(tmp_path, "own", "base: own\n")
+    assert refused(load_recipe, own) == f"{own}: base 'own' leads back to itself"
+    write(tmp_path, "a", "base: b\n")
+    write(tmp_path, "b", "base: c\n")
+    last = write(tmp_path, "c", "base: a\n")
+    assert refused(load_recipe, str(tmp_path / "a.yaml")) == (
+        f"{last}: base 'a' leads back to itself"
+    )
+
+
+def test_an_unknown_recipe_or_base_suggests_the_nearest(tmp_path):
+    message = refused(load_recipe, "ntu60_xsubb")
+    assert message == (
+        "no recipe 'ntu60_xsubb': neither a file nor a shipped recipe; did you mean 'ntu60_xsub'?"
+    )
+    assert "shipped ones are ntu120_xset, " in refused(load_recipe, "qqq")
+    assert "'nothere'" in refused(load_recipe, write(tmp_path, "top", "base: nothere\n"))
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "just words\n", "a: [1\nb: 2\n", "a: b: c\n"])
+def test_a_file_of_another_kind_is_refused(tmp_path, text):
+    path = write(tmp_path, "wrong", text)
+    assert refused(load_recipe, path).startswith(f"{path}: ")
+
+
+def test_a_binary_file_is_refused(tmp_path):
+    (tmp_path / "wrong.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "not a YAML file" in refused(load_recipe, str(tmp_path / "wrong.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lr", "expected key=value, got 'lr'"),
+        ("layouts=[a", "cannot read the value of 'layouts=[a'"),
+        ("epoch=3", "recipe ntu60_xsub: unknown key 'epoch'; did you mean 'epochs'?"),
+        ("base=ntu60_xsub", "recipe ntu60_xsub: unknown key 'base'; "),
+        ("=3", "recipe ntu60_xsub: unknown key ''; keys are data, out, layouts, "),
+    ],
+)
+def test_a_wrong_override_is_refused(override, message):
+    assert refused(load_recipe, "ntu60_xsub", [override]).startswith(message)
+
+
+@pytest.mark.parametrize("missing", ["data", "out"])
+@pytest.mark.parametrize("way", ["absent", "null"])
+def test_folders_must_be_given(missing, way):
+    values = HERE | {missing: None}
+    if way == "absent":
+        del values[missing]
+    assert refused(make_recipe, values) == f"recipe: {missing} is missing; give {missing}=FOLDER"
+
+
+CHOICES = ["method", "pairs", "stream", "optimizer", "schedule", "precision", "bodies", "padding"]
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_a_choice_lists_what_it_may_be(key):
+    message = refused(make_recipe, HERE | {key: "nonsense"})
+    default = getattr(Recipe("d", "o"), key)
+    assert message.startswith(f"recipe: {key} must be one of ")
+    assert default in message.split(", got ")[0]
+    assert message.endswith("got 'nonsense'")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("epochs", "many", "must be int, got 'many'"),
+        ("epochs", 1.5, "must be int, got 1.5"),
+        ("epochs", True, "must be int, got True"),
+        ("epochs", None, "must be int, got None"),
+        ("steps", "all", "must be int | None, got 'all'"),
+        ("lr", "fast", "must be float, got 'fast'"),
+        ("lr", [0.1], "must be float, got [0.1]"),
+        ("lr", None, "must be float, got None"),
+        ("method", 3, "must be str, got 3"),
+        ("method", None, "must be str, got None"),
+        ("layouts", [1], "must be list[str] | None, got [1]"),
+        ("layouts", {"a": 1}, "must be list[str] | None, got {'a': 1}"),
+        ("milestones", ["x"], "must be list[int], got ['x']"),
+        ("milestones", None, "must be list[int], got None"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused(key, value, message):
+    assert refused(make_recipe, HERE | {key: value}) == f"recipe: {key} {message}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("epochs", 0, "must be at least 1, got 0"),
+        ("batch_size", -4, "must be at least 1, got -4"),
+        ("queue_size", 0, "must be at least 1, got 0"),
+        ("steps", 0, "must be at least 1, got 0"),
+        ("seed", -1, "must not be negative, got -1"),
+        ("warmup_steps", -1, "must not be negative, got -1"),
+        ("mining_epoch", -1, "must not be negative, got -1"),
+        ("lr", 0.0, "must be positive, got 0.0"),
+        ("temperature", -0.1, "must be positive, got -0.1"),
+        ("weight_decay", -1e-4, "must not be negative, got -0.0001"),
+        ("dropout", 1.5, "must lie in 0..1, got 1.5"),
+        ("key_momentum", -0.1, "must lie in 0..1, got -0.1"),
+    ],
+)
+def test_a_value_out_of_range_says_its_range(key, value, message):
+    assert refused(make_recipe, HERE | {key: value}) == f"recipe: {key} {message}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("lr", True), ("lr", float("inf")), ("weight_decay", float("nan")), ("milestones", [True])],
+)
+def test_truth_values_and_numbers_that_are_not_finite_are_refused(key, value):
+    assert refused(make_recipe, HERE | {key: value}).startswith(f"recipe: {key} must ")
+
+
+def test_a_key_that_is_no_text_is_refused():
+    assert "unknown key 3" in refused(make_recipe, HERE | {3: 4})
