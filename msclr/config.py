@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -93,7 +94,7 @@ def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
     known = {f.name: f for f in fields(Recipe)}
     for key in values:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
+            close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"keys are {', '.join(known)}"
             raise InputError(f"{source}: unknown key {key!r}; {hint}")
     for key in ("data", "out"):
@@ -159,24 +160,35 @@ def _check(source: str, f: Any, value: Any) -> Any:
             return None
     elif "list" in kind:
         value = [value] if isinstance(value, (str, int)) else value
-        if isinstance(value, list) and all(
-            isinstance(v, str if "str" in kind else int) for v in value
+        item = str if "str" in kind else int
+        if (
+            isinstance(value, list)
+            and all(type(v) is item for v in value)
+            and (value or item is int)
         ):
             return value
     elif kind.startswith("int"):
         if isinstance(value, int) and not isinstance(value, bool):
             return _in_range(source, key, value)
     elif kind.startswith("float"):
-        try:  # YAML reads 1e-4 as text
-            return _in_range(source, key, float(value))
-        except (TypeError, ValueError):
-            pass
+        number = _number(value)
+        if number is not None:
+            return _in_range(source, key, number)
     elif isinstance(value, str):
         choices = _CHOICES.get(key)
         if choices is None or value in choices:
             return value
         raise InputError(f"{source}: {key} must be one of {', '.join(choices)}, got {value!r}")
     raise InputError(f"{source}: {key} must be {kind}, got {value!r}")
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, also from text: YAML reads 1e-4 as such."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and not isinstance(value, bool) else None
 
 
 def _in_range(source: str, key: str, value: float) -> Any:

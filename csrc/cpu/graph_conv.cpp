@@ -21,6 +21,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdlib>
 #include <memory>
 #include <optional>
@@ -66,8 +67,10 @@ struct Kernels {
   int64_t lanes;
   Product *product, *product_add;
   void (*gather)(const Terms<S>&, int64_t, int64_t, const S*, int64_t, S*, int64_t);
-  void (*link_products)(
-      const std::vector<Link>&, int64_t, int64_t, const S*, int64_t, const S*, int64_t, S*);
+  void (*link_products)(const std::vector<Link>&, int64_t, int64_t, const S*, int64_t, const S*,
+                        int64_t, S*);
+  void (*widen)(const uint16_t*, int64_t, int64_t, int64_t, S*, int64_t);
+  void (*narrow)(const S*, int64_t, int64_t, int64_t, uint16_t*, int64_t);
 };
 
 namespace portable {
@@ -141,11 +144,16 @@ class Buffer {
 template <class F>
 void dispatch(ScalarType type, const char* name, const F& f) {
   switch (type) {
-    case ScalarType::Float: return f(static_cast<float*>(nullptr));
-    case ScalarType::Double: return f(static_cast<double*>(nullptr));
-    case ScalarType::BFloat16: return f(static_cast<BFloat16*>(nullptr));
-    case ScalarType::Half: return f(static_cast<Half*>(nullptr));
-    default: STD_TORCH_CHECK(false, name, " must be float32, float64, bfloat16 or float16");
+    case ScalarType::Float:
+      return f(static_cast<float*>(nullptr));
+    case ScalarType::Double:
+      return f(static_cast<double*>(nullptr));
+    case ScalarType::BFloat16:
+      return f(static_cast<BFloat16*>(nullptr));
+    case ScalarType::Half:
+      return f(static_cast<Half*>(nullptr));
+    default:
+      STD_TORCH_CHECK(false, name, " must be float32, float64, bfloat16 or float16");
   }
 }
 
@@ -179,7 +187,12 @@ struct Shape {
 Shape shape_of(const Tensor& x, const Tensor& weight, const Tensor& adjacency) {
   const int64_t dim = adjacency.dim();
   const int64_t k = adjacency.size(dim - 3);
-  return {x.size(0), x.size(1), weight.size(0) / k, x.size(2), x.size(3), k,
+  return {x.size(0),
+          x.size(1),
+          weight.size(0) / k,
+          x.size(2),
+          x.size(3),
+          k,
           dim == 4 ? adjacency.size(0) : 1};
 }
 
@@ -187,12 +200,12 @@ Shape shape_of(const Tensor& x, const Tensor& weight, const Tensor& adjacency) {
 template <class S>
 struct Graphs {
   struct Layout {
-    int64_t joints;          // real ones
-    Terms<S> forward;        // rows of x -> rows of z
-    Terms<S> backward;       // rows of u -> rows of dx
-    std::vector<S> columns;  // (joints, K): sum_v A[k,v,w]
-    std::vector<Link> links;  // whose gradient is wanted: rows of x and of u ...
-    std::vector<Link> ones;   // ... the channel of ones ...
+    int64_t joints;                // real ones
+    Terms<S> forward;              // rows of x -> rows of z
+    Terms<S> backward;             // rows of u -> rows of dx
+    std::vector<S> columns;        // (joints, K): sum_v A[k,v,w]
+    std::vector<Link> links;       // whose gradient is wanted: rows of x and of u ...
+    std::vector<Link> ones;        // ... the channel of ones ...
     std::vector<int64_t> entries;  // ... and where they stand in the adjacency
   };
   std::vector<Layout> layouts;
@@ -204,10 +217,9 @@ struct Graphs {
 };
 
 template <class S>
-Graphs<S> make_graphs(
-    const Shape& s, int64_t ldx, int64_t ldz, const Tensor& adjacency,
-    const OptionalTensor& layout_index, const OptionalTensor& joint_counts,
-    const OptionalTensor& support, bool want_links) {
+Graphs<S> make_graphs(const Shape& s, int64_t ldx, int64_t ldz, const Tensor& adjacency,
+                      const OptionalTensor& layout_index, const OptionalTensor& joint_counts,
+                      const OptionalTensor& support, bool want_links) {
   const std::vector<S> a = values<S>(adjacency, "adjacency");
   std::optional<Tensor> allowed_tensor;
   if (support) allowed_tensor = torch::stable::contiguous(*support);
@@ -218,8 +230,8 @@ Graphs<S> make_graphs(
   Graphs<S> graphs;
   if (layout_index) graphs.of_sample = integers(*layout_index);
   for (int64_t i : graphs.of_sample)
-    STD_TORCH_CHECK(
-        0 <= i && i < s.layouts, "layout_index must lie in 0..", s.layouts - 1, ", got ", i);
+    STD_TORCH_CHECK(0 <= i && i < s.layouts, "layout_index must lie in 0..", s.layouts - 1,
+                    ", got ", i);
   const int64_t ones = s.partitions * s.c_in;
   for (int64_t l = 0; l < s.layouts; ++l) {
     auto entry = [&](int64_t k, int64_t v, int64_t w) {
@@ -265,11 +277,16 @@ class Activations {
   // Frames of one sample as rows (t, v) of `width` numbers, the channels and zeros after them;
   // the tensor's own memory where it has that form already.
   template <class S>
-  const S* read(
-      int64_t sample, int64_t start, int64_t frames, int64_t joints, int64_t width,
-      S* buffer) const {
+  const S* read(int64_t sample, int64_t start, int64_t frames, int64_t joints, int64_t width,
+                S* buffer) const {
     if (const S* own = in_place<S>(sample, start, joints, width)) return own;
     const int64_t channels = tensor_.size(1);
+    if (bfloat16_rows()) {
+      const uint16_t* from = frame<uint16_t>(sample, start);
+      for (int64_t t = 0; t < frames; ++t, from += stride_[2], buffer += joints * width)
+        kernels<S>().widen(from, joints, channels, stride_[3], buffer, width);
+      return buffer - frames * joints * width;
+    }
     each_row(sample, start, frames, joints, [&](auto* from, int64_t row) {
       S* to = buffer + row * width;
       for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<S>(from[c * stride_[1]]);
@@ -285,15 +302,22 @@ class Activations {
                       tensor_.size(1) == width && (stride_[1] == 1 || width == 1) &&
                       stride_[3] == width && stride_[2] == width * joints;
     if (!same) return nullptr;
-    return static_cast<S*>(tensor_.data_ptr()) + sample * stride_[0] + start * stride_[2];
+    return frame<S>(sample, start);
   }
 
   // Rows (t, v) of `width` numbers into frames of a sample; joints at or past `joints` become 0.
   template <class S>
-  void write(
-      int64_t sample, int64_t start, int64_t frames, int64_t joints, int64_t width,
-      const S* buffer) const {
+  void write(int64_t sample, int64_t start, int64_t frames, int64_t joints, int64_t width,
+             const S* buffer) const {
     const int64_t channels = tensor_.size(1), all = tensor_.size(3);
+    if (bfloat16_rows()) {
+      uint16_t* to = frame<uint16_t>(sample, start);
+      for (int64_t t = 0; t < frames; ++t, to += stride_[2], buffer += joints * width) {
+        kernels<S>().narrow(buffer, joints, channels, width, to, stride_[3]);
+        for (int64_t v = joints; v < all; ++v) std::fill_n(to + v * stride_[3], channels, 0);
+      }
+      return;
+    }
     each_row(sample, start, frames, all, [&](auto* to, int64_t row) {
       using T = std::remove_pointer_t<decltype(to)>;
       const int64_t t = row / all, v = row % all;
@@ -304,14 +328,23 @@ class Activations {
   }
 
  private:
+  bool bfloat16_rows() const {
+    return tensor_.scalar_type() == ScalarType::BFloat16 &&
+           (stride_[1] == 1 || tensor_.size(1) == 1);
+  }
+
+  template <class T>
+  T* frame(int64_t sample, int64_t start) const {
+    return static_cast<T*>(tensor_.data_ptr()) + sample * stride_[0] + start * stride_[2];
+  }
+
   template <class S>
   static constexpr ScalarType scalar_type() {
     return std::is_same_v<S, double> ? ScalarType::Double : ScalarType::Float;
   }
 
   template <class F>
-  void each_row(
-      int64_t sample, int64_t start, int64_t frames, int64_t joints, const F& f) const {
+  void each_row(int64_t sample, int64_t start, int64_t frames, int64_t joints, const F& f) const {
     dispatch(tensor_.scalar_type(), "x", [&](auto* tag) {
       auto* data = static_cast<decltype(tag)>(tensor_.data_ptr()) + sample * stride_[0];
       for (int64_t t = 0; t < frames; ++t)
@@ -330,7 +363,8 @@ struct Tiling {
 
   Tiling(const Shape& s, int64_t row_bytes) {
     constexpr int64_t kCacheBytes = 192 * 1024;
-    frames = std::clamp<int64_t>(kCacheBytes / (s.joints * row_bytes), 1, std::max<int64_t>(s.frames, 1));
+    frames = std::clamp<int64_t>(kCacheBytes / (s.joints * row_bytes), 1,
+                                 std::max<int64_t>(s.frames, 1));
     per_sample = (s.frames + frames - 1) / frames;
     count = s.samples * per_sample;
   }
@@ -353,22 +387,20 @@ int64_t share_count(const Tiling& tiling, const Shape& s) {
 
 // z's rows for one tile: neighbours added up, then the column sums that carry the bias.
 template <class S>
-void aggregate(
-    const Kernels<S>& run, const Shape& s, const typename Graphs<S>::Layout& graph, int64_t frames,
-    const S* x, int64_t ldx, S* z, int64_t ldz) {
+void aggregate(const Kernels<S>& run, const Shape& s, const typename Graphs<S>::Layout& graph,
+               int64_t frames, const S* x, int64_t ldx, S* z, int64_t ldz) {
   run.gather(graph.forward, frames, s.c_in, x, graph.joints * ldx, z, graph.joints * ldz);
   for (int64_t t = 0; t < frames; ++t)
     for (int64_t w = 0; w < graph.joints; ++w)
-      std::copy_n(
-          &graph.columns[w * s.partitions], s.partitions,
-          z + (t * graph.joints + w) * ldz + s.partitions * s.c_in);
+      std::copy_n(&graph.columns[w * s.partitions], s.partitions,
+                  z + (t * graph.joints + w) * ldz + s.partitions * s.c_in);
 }
 
 // W (K*C_in + K, C_out) with the bias as its last K rows, rows `ld` apart and zeros after them;
 // or its transpose.
 template <class S>
-Buffer<S> pack(
-    const Shape& s, const Tensor& weight, const OptionalTensor& bias, bool transpose, int64_t ld) {
+Buffer<S> pack(const Shape& s, const Tensor& weight, const OptionalTensor& bias, bool transpose,
+               int64_t ld) {
   const std::vector<S> w = values<S>(weight, "weight");
   const std::vector<S> b = bias ? values<S>(*bias, "bias") : std::vector<S>();
   const int64_t depth = s.partitions * (s.c_in + 1);
@@ -387,17 +419,16 @@ Buffer<S> pack(
 }
 
 template <class S>
-void forward(
-    const Tensor& x, const Tensor& weight, const OptionalTensor& bias, const Tensor& adjacency,
-    const OptionalTensor& layout_index, const OptionalTensor& joint_counts,
-    const OptionalTensor& support, const Tensor& y) {
+void forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+             const Tensor& adjacency, const OptionalTensor& layout_index,
+             const OptionalTensor& joint_counts, const OptionalTensor& support, const Tensor& y) {
   const Kernels<S>& run = kernels<S>();
   const Shape s = shape_of(x, weight, adjacency);
   const int64_t depth = s.partitions * (s.c_in + (bias ? 1 : 0));
   const int64_t ldz = round_up(s.partitions * (s.c_in + 1), run.lanes);
   const int64_t ldy = round_up(s.c_out, run.lanes);
-  const Graphs<S> graphs = make_graphs<S>(
-      s, s.c_in, ldz, adjacency, layout_index, joint_counts, support, false);
+  const Graphs<S> graphs =
+      make_graphs<S>(s, s.c_in, ldz, adjacency, layout_index, joint_counts, support, false);
   const Buffer<S> packed = pack<S>(s, weight, bias, false, ldy);
   const Tiling tiling(s, ldz * sizeof(S));
   const Activations input(x), output(y);
@@ -412,8 +443,7 @@ void forward(
       aggregate(run, s, graph, frames, from, s.c_in, z.get(), ldz);
       S* own = output.in_place<S>(n, start, graph.joints, ldy);
       S* to = own ? own : y_rows.get();
-      run.product(
-          frames * graph.joints, ldy, depth, {z.get(), ldz, 1}, packed.get(), ldy, to, ldy);
+      run.product(frames * graph.joints, ldy, depth, {z.get(), ldz, 1}, packed.get(), ldy, to, ldy);
       if (!own) output.write(n, start, frames, graph.joints, ldy, to);
     }
   });
@@ -439,17 +469,17 @@ struct Wanted {
 };
 
 template <class S>
-void backward(
-    const Tensor& grad, const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
-    const Tensor& adjacency, const OptionalTensor& layout_index,
-    const OptionalTensor& joint_counts, const OptionalTensor& support, const Wanted& want,
-    const Tensor& dx, const Tensor& dweight, const Tensor& dbias, const Tensor& dadjacency) {
+void backward(const Tensor& grad, const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+              const Tensor& adjacency, const OptionalTensor& layout_index,
+              const OptionalTensor& joint_counts, const OptionalTensor& support, const Wanted& want,
+              const Tensor& dx, const Tensor& dweight, const Tensor& dbias,
+              const Tensor& dadjacency) {
   const Kernels<S>& run = kernels<S>();
   const Shape s = shape_of(x, weight, adjacency);
   const int64_t depth = s.partitions * (s.c_in + 1);
   const int64_t ldz = round_up(depth, run.lanes), ldg = round_up(s.c_out, run.lanes);
-  const Graphs<S> graphs = make_graphs<S>(
-      s, s.c_in, ldz, adjacency, layout_index, joint_counts, support, want.adjacency);
+  const Graphs<S> graphs = make_graphs<S>(s, s.c_in, ldz, adjacency, layout_index, joint_counts,
+                                          support, want.adjacency);
   const bool want_u = want.x || want.adjacency, want_z = want.weight || want.bias;
   const Buffer<S> packed = pack<S>(s, weight, bias, true, ldz);
   const Tiling tiling(s, 2 * ldz * sizeof(S));
@@ -474,25 +504,22 @@ void backward(
         from = input.read(n, start, frames, joints, s.c_in, x_rows.get());
       if (want_z) {
         aggregate(run, s, graph, frames, from, s.c_in, z.get(), ldz);
-        run.product_add(
-            depth, ldg, frames * joints, {z.get(), 1, ldz}, g, ldg, sum.weight.get(), ldg);
+        run.product_add(depth, ldg, frames * joints, {z.get(), 1, ldz}, g, ldg, sum.weight.get(),
+                        ldg);
       }
       if (want_u)
-        run.product(
-            frames * joints, ldz, s.c_out, {g, ldg, 1}, packed.get(), ldz, u.get(), ldz);
+        run.product(frames * joints, ldz, s.c_out, {g, ldg, 1}, packed.get(), ldz, u.get(), ldz);
       if (want.adjacency) {
-        run.link_products(
-            graph.links, frames, s.c_in, from, joints * s.c_in, u.get(), joints * ldz,
-            sum.links[l].data());
+        run.link_products(graph.links, frames, s.c_in, from, joints * s.c_in, u.get(), joints * ldz,
+                          sum.links[l].data());
         const S one = 1;
-        run.link_products(
-            graph.ones, frames, 1, &one, 0, u.get(), joints * ldz, sum.ones[l].data());
+        run.link_products(graph.ones, frames, 1, &one, 0, u.get(), joints * ldz,
+                          sum.ones[l].data());
       }
       if (want.x) {
         S* own = output.in_place<S>(n, start, joints, s.c_in);
         S* to = own ? own : dx_rows.get();
-        run.gather(
-            graph.backward, frames, s.c_in, u.get(), joints * ldz, to, joints * s.c_in);
+        run.gather(graph.backward, frames, s.c_in, u.get(), joints * ldz, to, joints * s.c_in);
         if (!own) output.write(n, start, frames, joints, s.c_in, to);
       }
     }
@@ -532,10 +559,9 @@ Tensor empty_activations(const Tensor& x, int64_t channels) {
       std::nullopt, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
-Tensor graph_conv(
-    const Tensor& x, const Tensor& weight, const OptionalTensor& bias, const Tensor& adjacency,
-    const OptionalTensor& layout_index, const OptionalTensor& joint_counts,
-    const OptionalTensor& support) {
+Tensor graph_conv(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                  const Tensor& adjacency, const OptionalTensor& layout_index,
+                  const OptionalTensor& joint_counts, const OptionalTensor& support) {
   const Tensor y = empty_activations(x, weight.size(0) / adjacency.size(adjacency.dim() - 3));
   const auto run = x.scalar_type() == ScalarType::Double ? forward<double> : forward<float>;
   run(x, weight, bias, adjacency, layout_index, joint_counts, support, y);
@@ -544,9 +570,9 @@ Tensor graph_conv(
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> graph_conv_backward(
     const Tensor& grad, const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
-    const Tensor& adjacency, const OptionalTensor& layout_index,
-    const OptionalTensor& joint_counts, const OptionalTensor& support, bool want_x,
-    bool want_weight, bool want_bias, bool want_adjacency) {
+    const Tensor& adjacency, const OptionalTensor& layout_index, const OptionalTensor& joint_counts,
+    const OptionalTensor& support, bool want_x, bool want_weight, bool want_bias,
+    bool want_adjacency) {
   auto zeros = [](const Tensor& like, bool wanted) {
     return wanted ? torch::stable::new_zeros(like, like.sizes())
                   : torch::stable::new_empty(like, {0});

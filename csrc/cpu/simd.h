@@ -39,8 +39,8 @@ SIMD_INLINE S sum_lanes(Vector<S> v) {
 
 // C[M x NR vectors] (+)= A[M = MR x K] B[K x NR vectors], all of C in registers.
 template <class S, int MR, int NR, bool ADD>
-SIMD_INLINE void block_product(
-    int64_t depth, Strided<S> a, const S* b, int64_t ldb, S* c, int64_t ldc) {
+SIMD_INLINE void block_product(int64_t depth, Strided<S> a, const S* b, int64_t ldb, S* c,
+                               int64_t ldc) {
   constexpr int64_t L = kLanes<S>;
   Vector<S> sum[MR][NR];
 #pragma GCC unroll 16
@@ -66,32 +66,33 @@ SIMD_INLINE void block_product(
 
 // As many rows at a time as the registers hold sums for, beside NR columns of B and one factor.
 template <class S, int NR, bool ADD>
-SIMD_TARGET void panel_product(
-    int64_t m, int64_t depth, Strided<S> a, const S* b, int64_t ldb, S* c, int64_t ldc) {
+SIMD_TARGET void panel_product(int64_t m, int64_t depth, Strided<S> a, const S* b, int64_t ldb,
+                               S* c, int64_t ldc) {
   constexpr int MR = (SIMD_REGISTERS - NR - 1) / NR > 14 ? 14 : (SIMD_REGISTERS - NR - 1) / NR;
   auto at = [&](int64_t i) { return Strided<S>{a.data + i * a.rows, a.rows, a.columns}; };
   int64_t i = 0;
   for (; i + MR <= m; i += MR)
     block_product<S, MR, NR, ADD>(depth, at(i), b, ldb, c + i * ldc, ldc);
-  for (; i + 2 <= m; i += 2)
-    block_product<S, 2, NR, ADD>(depth, at(i), b, ldb, c + i * ldc, ldc);
+  for (; i + 2 <= m; i += 2) block_product<S, 2, NR, ADD>(depth, at(i), b, ldb, c + i * ldc, ldc);
   for (; i < m; ++i) block_product<S, 1, NR, ADD>(depth, at(i), b, ldb, c + i * ldc, ldc);
 }
 
 // C[m x n] (+)= A[m x depth] B[depth x n]; n is a multiple of the lanes, B and C have rows of
 // ldb and ldc elements.
 template <class S, bool ADD>
-SIMD_TARGET void product(
-    int64_t m, int64_t n, int64_t depth, Strided<S> a, const S* b, int64_t ldb, S* c,
-    int64_t ldc) {
+SIMD_TARGET void product(int64_t m, int64_t n, int64_t depth, Strided<S> a, const S* b, int64_t ldb,
+                         S* c, int64_t ldc) {
   constexpr int64_t L = kLanes<S>;
   constexpr int64_t kWidest = SIMD_REGISTERS == 32 ? 4 : 2;  // vectors of a panel
   int64_t j = 0;
   for (; j + kWidest * L <= n; j += kWidest * L)
     panel_product<S, kWidest, ADD>(m, depth, a, b + j, ldb, c + j, ldc);
   switch ((n - j) / L) {
-    case 3: return panel_product<S, 3, ADD>(m, depth, a, b + j, ldb, c + j, ldc);
-    case 2: return panel_product<S, 2, ADD>(m, depth, a, b + j, ldb, c + j, ldc);
-    case 1: return panel_product<S, 1, ADD>(m, depth, a, b + j, ldb, c + j, ldc);
+    case 3:
+      return panel_product<S, 3, ADD>(m, depth, a, b + j, ldb, c + j, ldc);
+    case 2:
+      return panel_product<S, 2, ADD>(m, depth, a, b + j, ldb, c + j, ldc);
+    case 1:
+      return panel_product<S, 1, ADD>(m, depth, a, b + j, ldb, c + j, ldc);
   }
 }

@@ -40,7 +40,8 @@ def masked_graph_conv(
 
     Returns:
         y (N, C_out, T, V) of x's dtype, or of the autocast dtype under autocast, in x's memory
-        format. Sums are at least in float32 in compiled backends. Gradients flow to x, weight, bias and adjacency.
+        format. Compiled backends sum at least in float32. Gradients flow to x, weight, bias and
+        adjacency.
 
     Raises:
         ValueError: an argument of the wrong shape, dtype or device; it is named.

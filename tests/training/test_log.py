@@ -44,7 +44,9 @@ def test_every_float32_comes_back_bit_for_bit(tmp_path):
     bits = [0x00000001, 0x3F800001, 0x3DCCCCCD, 0x40A8F5C3, 0x7F7FFFFF]
     values = [struct.unpack("f", struct.pack("I", word))[0] for word in bits]
     path = written(tmp_path, *(record(i + 1, x) for i, x in enumerate(values)))
-    assert [row.loss for row in read_log(path)] == values
+    assert [struct.pack("f", row.loss) for row in read_log(path)] == [
+        struct.pack("f", x) for x in values
+    ]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 20])
