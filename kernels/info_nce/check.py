@@ -20,6 +20,7 @@ def check_info_nce(
     """Raise ValueError naming the first argument of info_nce that does not fit the others."""
     _want(queries.dim() == 3 and queries.is_floating_point(), "queries", queries, "float (P, B, D)")
     views, batch, dim = queries.shape
+    _check_dtypes("queries", queries, keys=keys, bank=bank)
     _want(keys.shape == (batch, dim), "keys", keys, f"({batch}, {dim}) as in queries")
     bank_rows = 0
     if bank is not None:
@@ -74,6 +75,9 @@ def check_multi_view(
     if bank is not None:
         dim = views.shape[2]
         _want(bank.dim() == 2 and bank.shape[1] == dim, "bank", bank, f"(Q, {dim}) or None")
+        if bank.device != views.device:
+            raise ValueError(f"bank is on {bank.device}, but views is on {views.device}")
+    _check_dtypes("views", views, bank=bank)
     _check_temperature(temperature)
     if negatives not in ("view", "batch"):
         raise ValueError(f'negatives must be "view" or "batch", got {negatives!r}')
@@ -85,6 +89,13 @@ def check_multi_view(
                 raise ValueError(
                     f"pairs must hold two unlike views of 0..{len(views) - 1}, got {tuple(pair)}"
                 )
+
+
+def _check_dtypes(name: str, tensor: Tensor, **others: Tensor | None) -> None:
+    """Half-precision tensors are computed in float32, so they go with it; float64 stands alone."""
+    for other_name, other in others.items():
+        if other is not None and (other.dtype == torch.float64) != (tensor.dtype == torch.float64):
+            raise ValueError(f"{other_name} is {other.dtype}, but {name} is {tensor.dtype}")
 
 
 def _check_temperature(temperature: float | Tensor) -> None:

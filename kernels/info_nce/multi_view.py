@@ -27,18 +27,19 @@ def multi_view_info_nce(
         own = torch.arange(first, first + batch, device=views.device)
         losses = []
         for i, j in pairs if pairs is not None else _ordered_pairs(count):
-            logits = views[i] @ clips[j].T  # (B, W * B), the positive at (b, own[b])
+            anchors = views[i] / temperature
+            logits = anchors @ clips[j].T  # (B, W * B), the positive at (b, own[b])
             blocks = [logits]
             if negatives == "batch":
                 others = [v for v in range(count) if v != j]
                 same_clip = torch.arange(clips.shape[1], device=views.device) == own[:, None]
                 blocks += [
-                    (views[i] @ clips[v].T).masked_fill(same_clip, -torch.inf) for v in others
+                    (anchors @ clips[v].T).masked_fill(same_clip, -torch.inf) for v in others
                 ]
             if bank is not None:
-                blocks.append(views[i] @ at_least_float32(bank).T)
-            log_sum_exp = (torch.cat(blocks, dim=1) / temperature).logsumexp(dim=1)
-            positive = logits.gather(1, own[:, None]).squeeze(1) / temperature
+                blocks.append(anchors @ at_least_float32(bank).T)
+            log_sum_exp = torch.cat(blocks, dim=1).logsumexp(dim=1)
+            positive = logits.gather(1, own[:, None]).squeeze(1)
             losses.append((log_sum_exp - positive).mean())
         return torch.stack(losses).mean()
 

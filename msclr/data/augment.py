@@ -90,7 +90,7 @@ def rotation_matrix(random: ClipRandom) -> Tensor:
 def add_noise(x: Tensor, random: ClipRandom) -> Tensor:
     """Gaussian noise of sd 0.01 on every coordinate, with probability 0.5."""
     chosen = random.uniform(1) < 0.5
-    noise = random.normal(x[0].numel()).view_as(x).to(x.dtype) * NOISE_SD
+    noise = random.normal(math.prod(x.shape[1:])).view_as(x).to(x.dtype) * NOISE_SD
     present = (x != 0).flatten(2).any(2)  # (B, M)
     return x + noise * (chosen & present)[:, :, None, None, None]
 

@@ -142,6 +142,8 @@ class STGCN(nn.Module):
         widths = [w] * 4 + [2 * w] * 3 + [4 * w] * 2 + [hidden_dim]
         for layout in layouts:
             self.add_layout(layout)
+        if not self.layouts:
+            raise ValueError("layouts must name at least one layout, got none")
         partitions = next(iter(self.layouts.values())).adjacency(strategy).shape[0]
         self.blocks = nn.ModuleList(
             STGCNBlock(c_in, c_out, partitions, stride, dropout if i else 0.0, residual=i > 0)
@@ -157,9 +159,11 @@ class STGCN(nn.Module):
         if layout.name in self.layouts:
             raise ValueError(f"layouts has {layout.name!r} twice")
         self.layouts[layout.name] = layout
-        adjacency = layout.adjacency(self.strategy)  # (K, V, V)
+        like = next(self.parameters(), torch.empty(0))  # an encoder may be on a device already
+        adjacency = layout.adjacency(self.strategy).to(like)  # (K, V, V)
         self.register_buffer(f"adjacency_{layout.name}", adjacency, persistent=False)
-        norm = InputNorm(self.in_channels * layout.num_joints)
+        norm = InputNorm(self.in_channels * layout.num_joints).to(like).train(self.training)
+        norm.process_group = self.process_group
         self.input_norm[layout.name] = norm
         self.edge_importance[layout.name] = nn.ParameterList(
             nn.Parameter(torch.ones_like(adjacency)) for _ in STRIDES
@@ -187,9 +191,10 @@ class STGCN(nn.Module):
         single = torch.is_tensor(x)
         if single:
             layout = self._name_of(layout)
-            x, bodies = {layout: x}, None if bodies is None else {layout: bodies}
+            x, bodies = {layout: x}, {} if bodies is None else {layout: bodies}
         x = {self._name_of(name): view for name, view in x.items()}
-        tracks = {name: self._tracks(name, v, (bodies or {}).get(name)) for name, v in x.items()}
+        bodies = {self._name_of(name): present for name, present in (bodies or {}).items()}
+        tracks = {name: self._tracks(name, view, bodies.get(name)) for name, view in x.items()}
         maps = self._feature_maps(tracks)
         features = {name: self._pool(maps[name], tracks[name]) for name in maps}
         if not drop:
@@ -222,6 +227,8 @@ class STGCN(nn.Module):
                 f"got {tuple(x.shape)}"
             )
         clips, _, _, _, slots = x.shape
+        if bodies is not None and bodies.shape != (clips, slots):
+            raise ValueError(f"bodies must be {(clips, slots)} as x, got {tuple(bodies.shape)}")
         x = x.permute(0, 4, 2, 3, 1).flatten(0, 1)  # (N*M, T, V, C)
         if self.bodies == "all":
             index = torch.arange(clips * slots, device=x.device)

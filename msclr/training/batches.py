@@ -101,8 +101,8 @@ class ViewMaker:
         device, views = self.dataset.device, {}
         for number, name in enumerate(self.layouts):
             rows = (layouts == number).nonzero().squeeze(1)
-            if len(rows) == 0:
-                continue
+            if len(rows) == 0 and self.pairs != "sample":
+                continue  # with a pair a sample, all ranks take part in all layouts' statistics
             clips = draw.clips[rows].to(device, non_blocking=True)
             passes = draw.passes[rows].to(device, non_blocking=True)
             random = ClipRandom(clips, passes, self.seed, _KINDS * number + kind)
