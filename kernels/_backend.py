@@ -17,29 +17,18 @@ logger = logging.getLogger(__name__)
 
 
 def choose(
-    op: str,
-    implementations: Mapping[str, Callable],
-    backend: str | None,
-    device: torch.device,
+    op: str, implementations: Mapping[str, Callable], backend: str | None, default: str
 ) -> Callable:
-    """The implementation to run: the named one, or the fastest that can run on a device."""
+    """The implementation to run: the named one, or the default."""
     if backend is None:
-        backend = _default(device.type, tuple(implementations))
-    elif backend not in implementations:
-        raise ValueError(
-            f"backend must be one of {', '.join(implementations)} or None for {op}, got {backend!r}"
-        )
-    elif problem := backends()[backend]:
-        raise ValueError(f"backend {backend!r} cannot run here: {problem}")
-    return implementations[backend]
-
-
-@functools.cache
-def _default(device: str, implemented: tuple[str, ...]) -> str:
-    wanted = "cpu" if device == "cpu" else "reference"
-    chosen = wanted if wanted in implemented and not backends()[wanted] else "reference"
-    logger.debug("%s tensors run on the %s backend", device, chosen)
-    return chosen
+        return implementations[default]
+    if backend in implementations:
+        return implementations[backend]
+    if problem := backends().get(backend):
+        raise ValueError(f"backend {backend!r} of {op} cannot run here: {problem}")
+    raise ValueError(
+        f"backend must be one of {', '.join(implementations)} or None for {op}, got {backend!r}"
+    )
 
 
 def backends() -> dict[str, str]:

@@ -9,7 +9,9 @@ from msclr.kernels._backend import choose
 from msclr.kernels.graph_conv import op, reference
 from msclr.kernels.graph_conv.check import check_arguments
 
-_BACKENDS = {"cpu": op.graph_conv, "reference": reference.masked_graph_conv}
+_BACKENDS = {"reference": reference.masked_graph_conv}
+if op.AVAILABLE:
+    _BACKENDS["cpu"] = op.graph_conv
 
 
 def masked_graph_conv(
@@ -49,7 +51,8 @@ def masked_graph_conv(
     Source: Yan et al., "Spatial Temporal Graph Convolutional Networks" (AAAI 2018), eq. 5.
     """
     check_arguments(x, weight, bias, adjacency, layout_index, joint_counts, support)
-    run = choose("masked_graph_conv", _BACKENDS, backend, x.device)
+    default = "cpu" if op.AVAILABLE and x.device.type == "cpu" else "reference"
+    run = choose("masked_graph_conv", _BACKENDS, backend, default)
     if not torch.is_autocast_enabled(x.device.type):
         return run(x, weight, bias, adjacency, layout_index, joint_counts, support)
     x = x.to(torch.get_autocast_dtype(x.device.type))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msclr import __version__
 from msclr.data.dataset import SkeletonDataset
 from msclr.data.store import open_store
 from msclr.errors import InputError
@@ -154,6 +155,7 @@ def _describe(run: Run, protocol: str, layout: str, data, stream, seed=None) -> 
         "run": str(run.folder),
         "data": str(data or run.recipe.data),
         "step": run.step,
+        "versions": {"msclr": __version__, "torch": torch.__version__},
         **({} if seed is None else {"seed": seed}),
     }
 

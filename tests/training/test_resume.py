@@ -163,9 +163,7 @@ def test_resuming_a_finished_run_changes_nothing(data, whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     before = {k: v for k, v in tree(run).items() if "tensorboard" not in k}
-    before["recipe.yaml"] = before["recipe.yaml"].replace(
-        str(whole).encode(), str(run).encode()
-    )
+    before["recipe.yaml"] = before["recipe.yaml"].replace(str(whole).encode(), str(run).encode())
     pretrain(tiny_recipe(data, run), resume=True)
     assert {k: v for k, v in tree(run).items() if "tensorboard" not in k} == before
 

@@ -1,0 +1,1 @@
+"""Measurements of msclr. Not installed with the package."""

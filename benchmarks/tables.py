@@ -1,0 +1,90 @@
+"""Write the tables of docs/results.md from the JSON files in benchmarks/results/.
+
+    python -m benchmarks.tables
+
+A table stands between two comments in the page, `<!-- table NAME -->` and `<!-- end -->`; what
+stands there is replaced, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "results.md"
+Rows = list[list[str]]
+
+
+def transfer(folder: str) -> Rows:
+    """A row an encoder: linear top-1 (best epoch) and 1-NN of each layout, and the ensemble.
+
+    Reads NAME-linear.json, NAME-knn.json and, where there are several layouts, NAME-ensemble.json.
+    """
+    rows: Rows = []
+    for path in sorted((RESULTS / folder).glob("*-linear.json")):
+        name = path.name.removesuffix("-linear.json")
+        linear, knn = _by_layout(path), _by_layout(path.with_name(f"{name}-knn.json"))
+        layouts = sorted(linear)
+        ensemble = path.with_name(f"{name}-ensemble.json")
+        if not rows:
+            heads = [f"{layout}: linear (best), 1-NN" for layout in layouts]
+            rows.append(["encoder", "steps", *heads, *(["ensemble"] if len(layouts) > 1 else [])])
+        row = [name.replace("_", " "), str(linear[layouts[0]]["step"])]
+        for layout in layouts:
+            result = linear[layout]
+            row.append(
+                f"{result['top1']:.1f} ({result['best_top1']:.1f}), {knn[layout]['top1']:.1f}"
+                + ("" if result["seen_in_pretraining"] or name == "random" else " *unseen*")
+            )
+        if len(layouts) > 1:
+            row.append(f"{_read(ensemble)['top1']:.1f}")
+        rows.append(row)
+    return rows
+
+
+def demo() -> Rows:
+    """A row a seed and encoder of `msclr demo`."""
+    rows: Rows = []
+    for path in sorted((RESULTS / "demo").glob("*.json")):
+        figures = _read(path)
+        names = list(figures["pretrained"])
+        rows = rows or [["seed", *(f"{name}: pretrained / random" for name in names), "seconds"]]
+        cells = [f"{figures['pretrained'][n]:.1f} / {figures['random'][n]:.1f}" for n in names]
+        rows.append([str(figures["seed"]), *cells, f"{figures['seconds']:.0f}"])
+    return rows
+
+
+TABLES: dict[str, Callable[[], Rows]] = {
+    "ui_prmd": lambda: transfer("ui_prmd"),
+    "utkinect": lambda: transfer("utkinect"),
+    "demo": demo,
+}
+
+
+def render(page: str) -> str:
+    """The page with every table made anew."""
+
+    def table(match: re.Match) -> str:
+        rows = TABLES[match[1]]()
+        lines = [f"| {' | '.join(row)} |" for row in rows]
+        lines[1:1] = ["|" + "---|" * len(rows[0])] if rows else []
+        return "\n".join([f"<!-- table {match[1]} -->", *lines, "<!-- end -->"])
+
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def _by_layout(path: Path) -> dict[str, dict[str, Any]]:
+    result = _read(path)
+    return {each["layout"]: each for each in result.get("results", [result])}
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(PAGE.read_text()))
