@@ -170,6 +170,17 @@ std::vector<S> values(const Tensor& tensor, const char* name) {
   return out;
 }
 
+// Every element of a contiguous floating point tensor from its index.
+template <class S, class F>
+void assign(const Tensor& tensor, const F& value) {
+  dispatch(tensor.scalar_type(), "gradient", [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    T* to = static_cast<T*>(tensor.mutable_data_ptr());
+    const int64_t count = tensor.numel();
+    for (int64_t i = 0; i < count; ++i) to[i] = static_cast<T>(value(i));
+  });
+}
+
 std::vector<int64_t> integers(const Tensor& tensor) {
   const Tensor dense = torch::stable::contiguous(tensor);
   std::vector<int64_t> out(dense.numel());
@@ -525,30 +536,26 @@ void backward(const Tensor& grad, const Tensor& x, const Tensor& weight, const O
     }
   });
 
-  auto put = [](const Tensor& to, int64_t i, S value) {
-    dispatch(to.scalar_type(), "gradient", [&](auto* tag) {
-      using T = std::remove_pointer_t<decltype(tag)>;
-      static_cast<T*>(to.mutable_data_ptr())[i] = static_cast<T>(value);
+  // The shares' sums are added in order, into the first.
+  S* total = sums[0].weight.get();
+  for (size_t i = 1; want_z && i < sums.size(); ++i)
+    for (int64_t j = 0; j < depth * ldg; ++j) total[j] += sums[i].weight.get()[j];
+  if (want.weight)
+    assign<S>(dweight, [&](int64_t i) {
+      const int64_t c = i % s.c_in, o = i / s.c_in % s.c_out, k = i / s.c_in / s.c_out;
+      return total[(k * s.c_in + c) * ldg + o];
     });
-  };
-  auto total_weight = [&](int64_t row, int64_t o) {
-    S total = 0;
-    for (const auto& sum : sums) total += sum.weight.get()[row * ldg + o];
-    return total;
-  };
-  for (int64_t k = 0; k < s.partitions; ++k)
-    for (int64_t o = 0; o < s.c_out; ++o) {
-      for (int64_t c = 0; want.weight && c < s.c_in; ++c)
-        put(dweight, (k * s.c_out + o) * s.c_in + c, total_weight(k * s.c_in + c, o));
-      if (want.bias) put(dbias, k * s.c_out + o, total_weight(s.partitions * s.c_in + k, o));
-    }
+  if (want.bias)
+    assign<S>(dbias, [&](int64_t i) {
+      return total[(s.partitions * s.c_in + i / s.c_out) * ldg + i % s.c_out];
+    });
   if (!want.adjacency) return;
-  for (size_t l = 0; l < graphs.layouts.size(); ++l)
-    for (size_t p = 0; p < graphs.layouts[l].entries.size(); ++p) {
-      S total = 0;
-      for (const auto& sum : sums) total += sum.links[l][p] + sum.ones[l][p];
-      put(dadjacency, graphs.layouts[l].entries[p], total);
-    }
+  std::vector<S> entries(dadjacency.numel(), S(0));
+  for (const auto& sum : sums)
+    for (size_t l = 0; l < graphs.layouts.size(); ++l)
+      for (size_t p = 0; p < graphs.layouts[l].entries.size(); ++p)
+        entries[graphs.layouts[l].entries[p]] += sum.links[l][p] + sum.ones[l][p];
+  assign<S>(dadjacency, [&](int64_t i) { return entries[i]; });
 }
 
 // Channels-last, unless x is contiguous in the (N, C, T, V) order.
@@ -573,14 +580,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_conv_backward(
     const Tensor& adjacency, const OptionalTensor& layout_index, const OptionalTensor& joint_counts,
     const OptionalTensor& support, bool want_x, bool want_weight, bool want_bias,
     bool want_adjacency) {
-  auto zeros = [](const Tensor& like, bool wanted) {
-    return wanted ? torch::stable::new_zeros(like, like.sizes())
+  auto empty_like = [](const Tensor& like, bool wanted) {
+    return wanted ? torch::stable::new_empty(like, like.sizes())
                   : torch::stable::new_empty(like, {0});
   };
   const Tensor dx = want_x ? empty_activations(x, x.size(1)) : torch::stable::new_empty(x, {0});
-  const Tensor dweight = zeros(weight, want_weight);
-  const Tensor dbias = bias ? zeros(*bias, want_bias) : torch::stable::new_empty(x, {0});
-  const Tensor dadjacency = zeros(adjacency, want_adjacency);
+  const Tensor dweight = empty_like(weight, want_weight);
+  const Tensor dbias = bias ? empty_like(*bias, want_bias) : torch::stable::new_empty(x, {0});
+  const Tensor dadjacency = empty_like(adjacency, want_adjacency);
   const auto run = x.scalar_type() == ScalarType::Double ? backward<double> : backward<float>;
   run(grad, x, weight, bias, adjacency, layout_index, joint_counts, support,
       {want_x, want_weight, want_bias && bias.has_value(), want_adjacency}, dx, dweight, dbias,

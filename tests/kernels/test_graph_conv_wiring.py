@@ -1,4 +1,4 @@
-"""The compiled graph convolution as a dispatcher op: opcheck, gradients, compile, export, threads."""
+"""The compiled graph convolution as an op: opcheck, gradients, compile, export, threads."""
 
 from __future__ import annotations
 

@@ -1,0 +1,93 @@
+"""What a measurement was taken on, and the ceilings of that machine, measured in the same run."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import msclr
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Device, versions and commit: what every row of a result needs beside its figures."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "msclr": msclr.__version__,
+        "commit": _commit(),
+    }
+
+
+def side_by_side(
+    candidates: dict[str, Callable[[], Any]], device: torch.device, rounds: int = 15
+) -> dict[str, dict[str, float]]:
+    """Seconds of each candidate: median, p20 and p80 of rounds in which all take turns."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for round_number in range(rounds + 2):
+        for name, run in candidates.items():
+            synchronise(device)
+            began = time.perf_counter()
+            run()
+            synchronise(device)
+            if round_number >= 2:  # the first two warm up
+                times[name].append(time.perf_counter() - began)
+    return {name: summary(values) for name, values in times.items()}
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    p20, *_, p80 = statistics.quantiles(values, n=5)
+    return {"median": statistics.median(values), "p20": p20, "p80": p80}
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def ceilings(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """GB/s of a large copy (read plus written) and GFLOP/s of a large matrix product."""
+    size = 2**26 if device.type == "cpu" else 2**29
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    n = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    times = side_by_side(
+        {"copy": lambda: target.copy_(source), "gemm": lambda: torch.mm(a, b, out=out)}, device, 7
+    )
+    return {
+        "copy_gb_s": 2e-9 * size / times["copy"]["median"],
+        "gemm_gflop_s": 2e-9 * n**3 / times["gemm"]["median"],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _commit() -> str:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
