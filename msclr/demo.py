@@ -10,6 +10,7 @@ from typing import Any
 
 from msclr.config import load_recipe
 from msclr.data import prepare_arrays
+from msclr.data.prepare.clean import fill_gaps, seen_joints
 from msclr.data.store import open_store, require_free
 from msclr.data.toy import generate
 from msclr.evaluation import evaluate_ensemble, open_run, report
@@ -103,7 +104,7 @@ def _report(out: Path, run_folder: Path, rows: list, seed: int, seconds: float) 
 def _draw(clip: dict, path: Path) -> Path:
     from msclr import layouts
 
-    views = {name: clips[0] for name, clips in clip["views"].items()}
+    views = {name: fill_gaps(x, seen_joints(x)) for name, (x,) in clip["views"].items()}
     return report.draw_clip(views, {name: layouts.get(name) for name in views}, path)
 
 
