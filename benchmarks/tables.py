@@ -1,4 +1,4 @@
-"""Write the tables of docs/results.md from the JSON files in benchmarks/results/.
+"""Write the tables of the README and of docs/ from the JSON files in benchmarks/results/.
 
     python -m benchmarks.tables
 
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "results.md"
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 Rows = list[list[str]]
 
 
@@ -58,10 +59,28 @@ def demo() -> Rows:
     return rows
 
 
+def graph_conv(name: str) -> Rows:
+    """A row a shape: milliseconds and the ratio to the best of PyTorch's forms in the same run."""
+    path = RESULTS / f"graph_conv-{name}.json"
+    if not path.exists():
+        return [["not yet measured"]]
+    result = _read(path)
+    rows = [["N", "V", "C_in to C_out", "T", "forward, ms", "ratio", "with backward, ms", "ratio"]]
+    for row in result["rows"]:
+        cells = [str(row["N"]), str(row["V"]), f"{row['C_in']} to {row['C_out']}", str(row["T"])]
+        for key in ("forward", "forward_backward"):
+            ours = row[key]["seconds"]["ours"]["median"]
+            cells += [f"{1e3 * ours:.2f}", f"{row[key]['ratio']:.1f}x"]
+        rows.append(cells)
+    return rows
+
+
 TABLES: dict[str, Callable[[], Rows]] = {
     "ui_prmd": lambda: transfer("ui_prmd"),
     "utkinect": lambda: transfer("utkinect"),
     "demo": demo,
+    "graph_conv_cpu": lambda: graph_conv("cpu-float32-plain"),
+    "graph_conv_cpu_tuned": lambda: graph_conv("cpu-float32-tuned"),
 }
 
 
@@ -87,4 +106,5 @@ def _by_layout(path: Path) -> dict[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render(PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(render(page.read_text()))

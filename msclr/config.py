@@ -159,7 +159,8 @@ def _check(source: str, f: Any, value: Any) -> Any:
         if "None" in kind:
             return None
     elif "list" in kind:
-        value = [value] if isinstance(value, (str, int)) else value
+        value = value.split(",") if isinstance(value, str) else value  # layouts=a,b
+        value = [value] if isinstance(value, int) else value
         item = str if "str" in kind else int
         if (
             isinstance(value, list)

@@ -75,7 +75,14 @@ def evaluate_linear(
     stream: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The linear protocol on one layout; the result, and its logits beside it, go to the run."""
+    """The linear protocol on one layout; the result also goes to the run's folder."""
+    return _linear(run, layout, data, stream, seed)[0]
+
+
+def _linear(
+    run: Run, layout: str, data: str | Path | None, stream: str | None = None, seed: int = 0
+) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """The result of :func:`evaluate_linear`, the last epoch's logits and the labels."""
     f = features_of(run, layout, data, stream)
     fit = fit_linear(f.train, f.train_labels, f.val, f.val_labels, len(f.classes), seed=seed)
     result = _describe(run, "linear", layout, data, stream, seed) | {
@@ -87,12 +94,8 @@ def evaluate_linear(
         "best_epoch": fit.best_epoch,
         "per_class": dict(zip(f.classes, fit.per_class, strict=True)),
     }
-    path = _save(run, result)
-    torch.save(
-        {"result": result, "logits": fit.logits.cpu(), "labels": f.val_labels.cpu()},
-        path.with_suffix(".pt"),
-    )
-    return result
+    _save(run, result)
+    return result, fit.logits, f.val_labels
 
 
 def evaluate_knn(
@@ -126,12 +129,11 @@ def evaluate_ensemble(
     several = len({run.recipe.stream for run in runs}) > 1
     for run in runs:
         for layout in layouts or data_layouts(run, data):
-            result = evaluate_linear(run, layout, data)
-            saved = torch.load(_path(run, result).with_suffix(".pt"), weights_only=True)
-            if labels is not None and not torch.equal(labels, saved["labels"]):
+            result, scores, truth = _linear(run, layout, data)
+            if labels is not None and not torch.equal(labels, truth):
                 raise InputError(f"{run.folder} was evaluated on other clips than {runs[0].folder}")
-            labels, classes = saved["labels"], list(result["per_class"])
-            logits.append(saved["logits"])
+            labels, classes = truth, list(result["per_class"])
+            logits.append(scores)
             weights.append(STREAM_WEIGHTS[run.recipe.stream] if several else 1.0)
             members.append({k: result[k] for k in ("run", "layout", "stream", "encoder", "top1")})
     total = ensemble_logits(logits, weights)
@@ -155,18 +157,13 @@ def _describe(run: Run, protocol: str, layout: str, data, stream, seed=None) -> 
         "run": str(run.folder),
         "data": str(data or run.recipe.data),
         "step": run.step,
-        "versions": {"msclr": __version__, "torch": torch.__version__},
+        "versions": {"msclr": __version__, "torch": str(torch.__version__)},
         **({} if seed is None else {"seed": seed}),
     }
 
 
-def _path(run: Run, result: dict[str, Any]) -> Path:
+def _save(run: Run, result: dict[str, Any]) -> None:
     name = "-".join(result[k] for k in ("protocol", "layout", "stream", "encoder"))
-    return run.folder / "evaluation" / f"{name}.json"
-
-
-def _save(run: Run, result: dict[str, Any]) -> Path:
-    path = _path(run, result)
+    path = run.folder / "evaluation" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
-    return path

@@ -1,0 +1,216 @@
+"""Frozen features of a run, and what the protocols make of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from msclr import layouts
+from msclr.data.dataset import SkeletonDataset
+from msclr.errors import InputError
+from msclr.evaluation import (
+    evaluate_ensemble,
+    evaluate_knn,
+    evaluate_linear,
+    features,
+    fit_linear,
+    knn,
+    open_run,
+)
+from msclr.evaluation.protocols import data_layouts, features_of
+from msclr.training import Pretraining, pretrain
+from msclr.training.distributed import Ranks
+from tests.tiny import LAYOUTS, TRAIN, UNSEEN, VAL, prepare_tiny, tiny_recipe, tree
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three layouts, two of which the runs are pretrained on."""
+    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data", (UNSEEN, *LAYOUTS))
+
+
+@pytest.fixture(scope="module")
+def folders(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        stream: pretrain(tiny_recipe(data, folder / stream, stream=stream, steps=6, lr=0.01))
+        for stream in ("joint", "motion", "bone")
+    }
+
+
+@pytest.fixture
+def run(folders):
+    return open_run(folders["joint"])
+
+
+def inputs(data, split, layout, stream="joint"):
+    dataset = SkeletonDataset(data, split, [layout])
+    index = torch.arange(len(dataset))
+    x = dataset.inputs(dataset.clips(layout, index), layout, stream)  # (N, 3, T, V, M)
+    return x, dataset.bodies
+
+
+def test_a_run_is_opened_frozen_with_the_query_encoder_of_its_checkpoint(run, folders):
+    saved = torch.load(folders["joint"] / "checkpoint.pt", weights_only=True)["method"]
+    for name, value in run.encoder.state_dict().items():
+        assert value.equal(saved[f"query.encoder.{name}"]), name
+    assert not run.encoder.training
+    assert not any(p.requires_grad for p in run.encoder.parameters())
+    assert (run.step, run.kind, run.layouts) == (6, "pretrained", list(LAYOUTS))
+
+
+def test_the_random_encoder_is_that_from_which_the_run_began(folders, data, tmp_path):
+    random = open_run(folders["joint"], random=True)
+    begun = Pretraining(tiny_recipe(data, tmp_path), Ranks(), CPU).method.query.encoder
+    mine, theirs = random.encoder.state_dict(), begun.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(value.equal(theirs[name]) for name, value in mine.items())
+    assert (random.step, random.kind) == (0, "random")
+
+
+@pytest.mark.parametrize("make", [lambda p: p / "absent", lambda p: p], ids=["absent", "empty"])
+def test_a_folder_without_a_run_is_refused(make, tmp_path):
+    with pytest.raises(InputError, match=r"no run at|no checkpoint at"):
+        open_run(make(tmp_path))
+
+
+def test_features_do_not_depend_on_how_clips_are_batched(run, data, monkeypatch):
+    dataset = SkeletonDataset(data, "train", [LAYOUTS[0]])
+    whole = features.extract_features(run.encoder, dataset, LAYOUTS[0], "joint")
+    monkeypatch.setattr(features, "BATCH", 5)
+    parts = features.extract_features(run.encoder, dataset, LAYOUTS[0], "joint")
+    assert whole.shape == (TRAIN, 8) and whole.dtype == torch.float32
+    torch.testing.assert_close(parts, whole)
+
+
+def test_features_of_a_seen_layout_are_the_encoders_of_both_splits_in_order(run, data):
+    f = features_of(run, LAYOUTS[1])
+    for split, mine in (("train", f.train), ("val", f.val)):
+        x, bodies = inputs(data, split, LAYOUTS[1])
+        with torch.no_grad():
+            torch.testing.assert_close(mine, run.encoder(x, LAYOUTS[1], bodies))
+    assert f.train_labels.tolist() == [clip % 2 for clip in range(TRAIN)]
+    assert (len(f.val), f.classes, f.seen) == (VAL, ["stand", "hug"], True)
+
+
+def test_an_unseen_layout_gets_the_statistics_of_the_training_clips(run, data):
+    before = {k: v.clone() for k, v in run.encoder.state_dict().items()}
+    f = features_of(run, UNSEEN)
+    assert not f.seen and f.train.isfinite().all() and f.train.std(0).min() > 0
+    x, bodies = inputs(data, "train", UNSEEN)
+    tracks = x.permute(0, 4, 2, 3, 1)[bodies]  # (R, T, V, C), present bodies only
+    norm = run.encoder.input_norm[UNSEEN]
+    torch.testing.assert_close(norm.running_mean, tracks.flatten(2).mean((0, 1)))
+    torch.testing.assert_close(norm.running_var, tracks.flatten(2).flatten(0, 1).var(0))
+    after = run.encoder.state_dict()
+    assert all(after[k].equal(v) for k, v in before.items())  # of the rest nothing moved
+    assert features_of(run, UNSEEN).val.equal(f.val)
+    assert run.layouts == list(LAYOUTS)
+
+
+def test_a_random_encoder_gets_all_its_statistics_from_the_training_clips(folders):
+    run = open_run(folders["joint"], random=True)
+    f = features_of(run, LAYOUTS[0])
+    first = run.encoder.blocks[0].gcn_norm
+    assert first.running_mean.abs().min() > 0 and first.momentum == 0.1 and not first.training
+    features_of(run, LAYOUTS[1])
+    assert features_of(run, LAYOUTS[0]).train.equal(f.train)  # nothing of the other layout is left
+
+
+def test_the_layouts_of_the_pretraining_come_first(run):
+    assert data_layouts(run) == [*LAYOUTS, UNSEEN]
+
+
+def test_other_data_and_another_stream_are_taken_where_given(run, data, tmp_path):
+    other = prepare_tiny(tmp_path / "other", [LAYOUTS[0]])
+    result = evaluate_knn(run, LAYOUTS[0], other, stream="bone")
+    assert (result["data"], result["stream"]) == (str(other), "bone")
+    assert not features_of(run, LAYOUTS[0], stream="bone").val.equal(
+        features_of(run, LAYOUTS[0]).val
+    )
+    with pytest.raises(InputError, match=f"has no layout '{UNSEEN}'; it has {LAYOUTS[0]}"):
+        features_of(run, UNSEEN, other)
+
+
+def test_linear_is_a_classifier_fit_on_the_frozen_features(run):
+    f = features_of(run, LAYOUTS[0])
+    fit = fit_linear(f.train, f.train_labels, f.val, f.val_labels, 2, seed=3)
+    result = evaluate_linear(run, LAYOUTS[0], seed=3)
+    names = ("top1", "top5", "best_top1", "best_top5", "best_epoch")
+    assert {name: result[name] for name in names} == {name: getattr(fit, name) for name in names}
+    assert result["per_class"] == dict(zip(["stand", "hug"], fit.per_class, strict=True))
+    assert result["top5"] == 100.0  # of two classes
+
+
+def test_a_result_is_kept_beside_the_run_with_its_logits(run, folders):
+    result = evaluate_linear(run, LAYOUTS[0])
+    stem = folders["joint"] / "evaluation" / f"linear-{LAYOUTS[0]}-joint-pretrained"
+    assert json.loads(stem.with_suffix(".json").read_text()) == result
+    saved = torch.load(stem.with_suffix(".pt"), weights_only=True)
+    assert saved["logits"].shape == (VAL, 2) and saved["result"] == result
+    hits = saved["logits"].argmax(1) == saved["labels"]
+    assert 100 * hits.float().mean().item() == pytest.approx(result["top1"])
+
+
+def test_a_random_encoders_result_does_not_replace_the_pretrained_one(run, folders):
+    evaluate_linear(run, LAYOUTS[0])
+    before = tree(folders["joint"] / "evaluation")
+    evaluate_linear(open_run(folders["joint"], random=True), LAYOUTS[0])
+    after = tree(folders["joint"] / "evaluation")
+    assert before.items() <= after.items()
+    assert f"linear-{LAYOUTS[0]}-joint-random.json" in after
+
+
+def test_nearest_neighbours_are_counted_for_every_k_that_fits(run):
+    f = features_of(run, LAYOUTS[0])
+    result = evaluate_knn(run, LAYOUTS[0], ks=(3, 20, TRAIN + 1))
+    wanted = knn(f.train, f.train_labels, f.val, f.val_labels, 2, [3, 20])
+    assert result["by_k"] == {"3": wanted[3], "20": wanted[20]}
+    assert result["top1"] == wanted[3]
+
+
+def test_an_ensemble_of_one_stream_weighs_its_layouts_alike(run):
+    result = evaluate_ensemble([run], [LAYOUTS[0], UNSEEN])
+    assert [(m["layout"], m["weight"]) for m in result["members"]] == [
+        (LAYOUTS[0], 1.0),
+        (UNSEEN, 1.0),
+    ]
+
+
+def test_an_ensemble_of_streams_adds_their_logits_by_the_papers_weights(folders):
+    runs = [open_run(folder) for folder in folders.values()]
+    result = evaluate_ensemble(runs, [LAYOUTS[0]])
+    weights = {m["stream"]: m["weight"] for m in result["members"]}
+    assert weights == {"joint": 0.6, "motion": 0.4, "bone": 0.6}
+    total = 0
+    for stream, folder in folders.items():
+        name = f"linear-{LAYOUTS[0]}-{stream}-pretrained.pt"
+        saved = torch.load(folder / "evaluation" / name, weights_only=True)
+        total = total + weights[stream] * saved["logits"]
+    hits = (total.argmax(1) == saved["labels"]).float()
+    assert result["top1"] == pytest.approx(100 * hits.mean().item())
+
+
+def test_an_ensemble_over_all_layouts_takes_each_once(run):
+    members = evaluate_ensemble([run])["members"]
+    assert [m["layout"] for m in members] == [*LAYOUTS, UNSEEN]
+
+
+def test_data_without_validation_clips_is_refused(run, tmp_path):
+    from msclr.data import prepare_arrays
+    from tests.tiny import tiny_clips
+
+    clips = tiny_clips([LAYOUTS[0]]) | {"split": ["train"] * (TRAIN + VAL)}
+    prepare_arrays(tmp_path / "data", **clips, frames=8)
+    with pytest.raises(InputError, match="30 train and 0 val clips; evaluation needs both"):
+        evaluate_linear(run, LAYOUTS[0], tmp_path / "data")
+
+
+def test_a_layout_under_its_alias_is_the_same_layout(run):
+    name, alias = next((n, a) for n in LAYOUTS for a in layouts.get(n).aliases)
+    assert evaluate_knn(run, alias)["seen_in_pretraining"]
+    assert features_of(run, alias).val.equal(features_of(run, name).val)
