@@ -215,7 +215,7 @@ def test_a_run_that_diverges_ends_with_status_1(recipe, tmp_path, capsys):
     arguments = ["pretrain", str(recipe), "lr=1e30", "steps=6", "checkpoint_every=100"]
     assert cli.main(arguments) == 1
     out, err = capsys.readouterr()
-    last = err.splitlines()[-1]
+    last = err.splitlines()[-1]  # not glued to the progress bar, and not followed by it
     assert out == "" and last.startswith("msclr: stopped: the loss is nan at step ")
     assert "learning rate 1e+30" in last and "checkpoint" in last
 
