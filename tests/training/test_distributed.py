@@ -95,7 +95,7 @@ def test_two_processes_end_with_the_weights_queue_and_momentum_of_one(pairs, one
             mine["method"][key],
             wanted,
             rtol=1e-4,
-            atol=1e-6,
+            atol=1e-5,
             msg=lambda text, key=key: f"{key}: {text}",
         )
     # Momenta are sums of gradients: in the weights a rate so small would hide a wrong one. All
