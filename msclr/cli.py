@@ -68,12 +68,9 @@ def _add_demo(commands) -> None:
 def _demo(arguments) -> None:
     from msclr.demo import run_demo
 
-    result = run_demo(
-        arguments.out or _free_folder("runs/demo"),
-        arguments.seed,
-        say=_say,
-        on_step=_progress_bar(),
-    )
+    with _ProgressBar() as on_step:
+        out = arguments.out or _free_folder("runs/demo")
+        result = run_demo(out, arguments.seed, say=_say, on_step=on_step)
     if arguments.json:
         _print_json(result)
     else:
@@ -134,34 +131,37 @@ def _pretrain(arguments) -> None:
     from msclr.training import pretrain
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    folder = pretrain(recipe, arguments.resume, on_step=_progress_bar())
+    with _ProgressBar() as on_step:
+        folder = pretrain(recipe, arguments.resume, on_step)
     _say(f"run written to {folder}")
 
 
-def _progress_bar() -> Callable | None:
-    """A callback for pretrain that draws a bar on stderr: loss, clips/s, time left."""
-    from tqdm import tqdm
+class _ProgressBar:
+    """Draws a bar on stderr for pretrain: loss, contrast accuracy, clips/s, time left."""
 
-    if os.environ.get("RANK", "0") != "0":
-        return None
-    bar = None
+    def __init__(self):
+        self._bar = None
 
-    def on_step(done: int, steps: int, records) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(total=steps, initial=done - 1, unit="step", dynamic_ncols=True)
+    def __enter__(self) -> Callable | None:
+        return None if os.environ.get("RANK", "0") != "0" else self._on_step
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()  # so that a message after it begins a line of its own
+
+    def _on_step(self, done: int, steps: int, records) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=steps, initial=done - 1, unit="step", dynamic_ncols=True)
         if records:
             last = records[-1]
-            bar.set_postfix_str(
+            self._bar.set_postfix_str(
                 f"loss {last.loss:.3f}, contrast {100 * last.contrast_accuracy:.0f} %, "
                 f"{last.clips_per_second:.0f} clips/s",
                 refresh=False,
             )
-        bar.update()
-        if done == steps:
-            bar.close()
-
-    return on_step
+        self._bar.update()
 
 
 # evaluate, ensemble

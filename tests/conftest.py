@@ -19,3 +19,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real clips: {folder} is not a folder (MSCLR_SHARED_DATA names another)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def layouts_of_their_own():
+    """A test that registers a layout leaves none behind for the next."""
+    from msclr.layouts import registry
+
+    known = registry._by_name()
+    before = dict(known)
+    yield
+    known.clear()
+    known.update(before)

@@ -197,7 +197,7 @@ def test_pretrain_refuses_to_resume_from_another_recipe(trained, fails, tmp_path
     shutil.copytree(trained / "joint", tmp_path / "run")
     arguments = ["pretrain", trained / "joint.yaml", f"out={tmp_path / 'run'}", "lr=0.5"]
     line = fails(*arguments, "--resume")
-    assert "another recipe" in line and "lr=0.001 there, 0.5 here" in line
+    assert "another recipe" in line and "lr=1e-05 there, 0.5 here" in line
 
 
 @pytest.mark.parametrize("command", ["pretrain", "evaluate"])

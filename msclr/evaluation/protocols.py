@@ -112,6 +112,8 @@ def evaluate_knn(
     result = _describe(run, "knn", layout, data, stream) | {
         "seen_in_pretraining": f.seen,
         "top1": accuracy[ks[0]],
+        "top5": None,  # a vote ranks no further classes
+        "best_top1": max(accuracy.values()),
         "by_k": {str(k): accuracy[k] for k in ks},
     }
     _save(run, result)
@@ -139,9 +141,11 @@ def evaluate_ensemble(
     total = ensemble_logits(logits, weights)
     return {
         "protocol": "ensemble",
+        "layout": "+".join(dict.fromkeys(member["layout"] for member in members)),
         "members": [m | {"weight": w} for m, w in zip(members, weights, strict=True)],
         "top1": top_k_accuracy(total, labels, 1),
         "top5": top_k_accuracy(total, labels, min(5, len(classes))),
+        "best_top1": None,  # the members' last epochs are added up, no epoch is chosen
         "per_class": dict(
             zip(classes, per_class_accuracy(total, labels, len(classes)), strict=True)
         ),

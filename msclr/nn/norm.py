@@ -7,6 +7,7 @@ row (n, t, v) of every group, so no joint is padded and none is counted twice.
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -88,22 +89,39 @@ def _normalise_across(norm: nn.modules.batchnorm._BatchNorm, rows: Tensor) -> Te
     """Two passes (mean, then centred squares), each summed over the ranks with its gradient."""
     wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
     count = _sum_over_ranks(wide.new_tensor([len(rows)]), norm.process_group)
-    mean = _sum_over_ranks(wide.sum(0), norm.process_group) / count
+    divisor = count.clamp(min=1)
+    mean = _sum_over_ranks(wide.sum(0), norm.process_group) / divisor
     centred = wide - mean
-    variance = _sum_over_ranks(centred.square().sum(0), norm.process_group) / count
+    variance = _sum_over_ranks(centred.square().sum(0), norm.process_group) / divisor
     with torch.no_grad():
         norm.num_batches_tracked.add_(1)
-        unbiased = variance * count / (count - 1).clamp(min=1)
         momentum = norm.momentum
         if momentum is None:
             momentum = 1.0 / int(norm.num_batches_tracked)
-        norm.running_mean.lerp_(mean.to(norm.running_mean), momentum)
-        norm.running_var.lerp_(unbiased.to(norm.running_var), momentum)
+        weight = momentum * (count > 0).to(norm.running_mean)  # no rank may have a row
+        unbiased = variance * count / (count - 1).clamp(min=1)
+        norm.running_mean.lerp_(mean.to(norm.running_mean), weight)
+        norm.running_var.lerp_(unbiased.to(norm.running_var), weight)
     y = centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
     return y.to(rows.dtype)
 
 
 def _sum_over_ranks(x: Tensor, process_group: object) -> Tensor:
-    from torch.distributed.nn.functional import all_reduce  # differentiable
+    return _SumOverRanks.apply(x, process_group)
 
-    return all_reduce(x.contiguous(), group=process_group)
+
+class _SumOverRanks(torch.autograd.Function):
+    """Each rank's x enters every rank's sum, so its gradient is the sum of all ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, process_group: object) -> Tensor:
+        ctx.process_group = process_group
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=process_group)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=ctx.process_group)
+        return total, None

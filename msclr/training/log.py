@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,11 @@ class StepRecord(NamedTuple):
 
 
 class RunLog:
-    """Appends to ``log.csv`` and to TensorBoard; rows after ``step`` are dropped on a resume."""
+    """Appends to ``log.csv`` and to TensorBoard; rows after ``step`` are dropped on a resume.
+
+    TensorBoard's events are written anew from the rows that are kept: files of a run that was cut
+    off would leave holes, or stand in the wrong order.
+    """
 
     def __init__(self, folder: Path, step: int = 0):
         from torch.utils.tensorboard import SummaryWriter  # slow to import
@@ -32,14 +37,20 @@ class RunLog:
             writer.writerow(StepRecord._fields)
             writer.writerows(_texts(row) for row in kept)
         temporary.replace(self._path)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        self._board = SummaryWriter(str(folder / "tensorboard"))
+        self._write_events(kept)
 
     def write(self, records: list[StepRecord]) -> None:
         with self._path.open("a", newline="") as file:
             csv.writer(file).writerows(_texts(row) for row in records)
+        self._write_events(records)
+
+    def _write_events(self, records: list[StepRecord]) -> None:
         for row in records:
             for name in ("loss", "contrast_accuracy", "lr", "clips_per_second"):
                 self._board.add_scalar(f"pretrain/{name}", getattr(row, name), row.step)
+        self._board.flush()
 
     def close(self) -> None:
         self._board.close()

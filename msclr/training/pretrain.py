@@ -147,12 +147,13 @@ class Pretraining:
     def check_finite(self, records: list[StepRecord]) -> None:
         for record in records:
             if not math.isfinite(record.loss):
-                saved = self.folder / CHECKPOINT
-                good = f"is {saved}" if saved.exists() else "does not exist yet"
-                raise DivergedError(
-                    f"the loss is {record.loss} at step {record.step}, learning rate "
-                    f"{record.lr:.4g}; the last good checkpoint {good}"
-                )
+                what = f"the loss is {record.loss} at"
+                raise DivergedError(self._divergence(what, record.step, record.lr))
+
+    def _divergence(self, what: str, step: int, rate: float) -> str:
+        saved = self.folder / CHECKPOINT
+        good = f"is {saved}" if saved.exists() else "does not exist yet"
+        return f"{what} step {step}, learning rate {rate:.4g}; the last good checkpoint {good}"
 
     def checkpoint_due(self, step: int) -> bool:
         every = self.recipe.checkpoint_every or self.steps_per_epoch
@@ -175,7 +176,10 @@ class Pretraining:
         return step
 
     def save(self, step: int) -> None:
-        """Write the checkpoint of a run that has done ``step`` steps."""
+        """Write the checkpoint of a run that has done ``step`` steps, if its weights are finite."""
+        if not torch.stack([p.isfinite().all() for p in self.parameters]).all():
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise DivergedError(self._divergence("the weights are not finite after", step, rate))
         if not self.ranks.first:
             return
         state = {

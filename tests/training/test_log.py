@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import struct
+import time
 
 import pytest
 
@@ -82,12 +83,19 @@ def test_tensorboard_gets_every_figure(tmp_path):
     }
 
 
-def test_tensorboard_has_what_log_csv_has_at_any_moment(tmp_path):
+def test_tensorboard_has_what_log_csv_has_at_any_moment(tmp_path, monkeypatch):
     """A killed run closes nothing; its curve must have no hole where the log has none."""
-    from tensorboard.backend.event_processing import event_accumulator  # noqa: F401
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
+    write = RecordWriter.write
+
+    def slowly(writer, data):
+        time.sleep(0.01)
+        write(writer, data)
+
+    monkeypatch.setattr(RecordWriter, "write", slowly)
     log = RunLog(tmp_path)
-    log.write([record(i) for i in range(1, 51)])
+    log.write([record(1), record(2)])
     shutil.copytree(tmp_path / "tensorboard", tmp_path / "then" / "tensorboard")
     log.close()
-    assert losses(tmp_path / "then") == [(i, 0.5) for i in range(1, 51)]
+    assert losses(tmp_path / "then") == [(1, 0.5), (2, 0.5)]

@@ -192,7 +192,7 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_checkpoint(data, tmp_path
         pretrain(recipe)
     saved = tmp_path / "run" / "checkpoint.pt"
     assert str(caught.value) == (
-        f"the loss is nan at step 7, learning rate 0.001; the last good checkpoint is {saved}"
+        f"the loss is nan at step 7, learning rate 1e-05; the last good checkpoint is {saved}"
     )
     assert load_checkpoint(saved)["step"] == 4
     assert column(tmp_path / "run")[-1] == "nan"  # the log shows how it ended

@@ -187,7 +187,7 @@ def test_a_resume_may_log_and_save_at_other_steps_and_find_the_data_elsewhere(
     ("change", "words"),
     [
         ({"hidden_dim": 16}, ["hidden_dim=8 there, 16 here"]),
-        ({"lr": 0.5, "seed": 3}, ["lr=0.001 there, 0.5 here", "seed=0 there, 3 here"]),
+        ({"lr": 0.5, "seed": 3}, ["lr=1e-05 there, 0.5 here", "seed=0 there, 3 here"]),
         ({"layouts": ["kinectv1_20"]}, ["layouts="]),
     ],
 )
