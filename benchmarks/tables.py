@@ -75,10 +75,24 @@ def graph_conv(name: str) -> Rows:
     return rows
 
 
+def trials() -> Rows:
+    """A row a trial of settings: accuracies at its last evaluation, in their order in the file."""
+    path = RESULTS / "trials.json"
+    rows = [["recipe", "changes", "steps", "linear", "ensemble", "random: linear", "ensemble"]]
+    for trial in _read(path)["trials"]:
+        last, random = trial["points"][-1], trial["random"]
+        cells = [trial["recipe"], trial["changes"] or "none", str(last["step"])]
+        for point in (last, random):
+            cells += [" / ".join(f"{x:.1f}" for x in point["linear"]), f"{point['ensemble']:.1f}"]
+        rows.append(cells)
+    return rows
+
+
 TABLES: dict[str, Callable[[], Rows]] = {
     "ui_prmd": lambda: transfer("ui_prmd"),
     "utkinect": lambda: transfer("utkinect"),
     "demo": demo,
+    "trials": trials,
     "graph_conv_cpu": lambda: graph_conv("cpu-float32-plain"),
     "graph_conv_cpu_tuned": lambda: graph_conv("cpu-float32-tuned"),
 }

@@ -17,7 +17,7 @@ from msclr.errors import DivergedError, InputError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Exit status 0, 2 for bad input, 1 for a run that failed."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     logging.basicConfig(level=logging.WARNING, format="msclr: %(message)s", stream=sys.stderr)
     try:
         arguments.run(arguments)
@@ -31,6 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("msclr: interrupted")
         return 130
     return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """argparse, but key=value may also follow an option: ``pretrain toy --resume epochs=3``."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    overrides = [text for text in rest if "=" in text and not text.startswith("-")]
+    if rest and (overrides != rest or not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -339,3 +339,12 @@ def test_an_interrupt_ends_with_status_130(recipe, monkeypatch, capsys):
     monkeypatch.setattr("msclr.training.pretrain", interrupt)
     assert cli.main(["pretrain", str(recipe)]) == 130
     assert capsys.readouterr().err == "msclr: interrupted\n"
+
+
+def test_a_key_may_follow_an_option():
+    parsed = cli._parse(["pretrain", "toy", "--resume", "lr=0.5", "steps=3"])
+    assert parsed.resume and parsed.overrides == ["lr=0.5", "steps=3"]
+    with pytest.raises(SystemExit):
+        cli._parse(["pretrain", "toy", "--resum", "lr"])
+    with pytest.raises(SystemExit):
+        cli._parse(["info", "lr=0.5"])
