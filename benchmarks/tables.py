@@ -88,10 +88,22 @@ def trials() -> Rows:
     return rows
 
 
+def toy_supervised() -> Rows:
+    path = RESULTS / "toy_supervised.json"
+    if not path.exists():
+        return [["not yet measured"]]
+    result = _read(path)
+    return [
+        ["layout", "epochs", "seed", "top-1"],
+        [result["layout"], str(result["epochs"]), str(result["seed"]), f"{result['top1']:.1f}"],
+    ]
+
+
 TABLES: dict[str, Callable[[], Rows]] = {
     "ui_prmd": lambda: transfer("ui_prmd"),
     "utkinect": lambda: transfer("utkinect"),
     "demo": demo,
+    "toy_supervised": toy_supervised,
     "trials": trials,
     "graph_conv_cpu": lambda: graph_conv("cpu-float32-plain"),
     "graph_conv_cpu_tuned": lambda: graph_conv("cpu-float32-tuned"),
