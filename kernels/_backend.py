@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,19 +17,40 @@ _REINSTALL = "reinstall with a C++ compiler at hand: pip install --no-build-isol
 logger = logging.getLogger(__name__)
 
 
+# The fastest first. A backend of a GPU joins once its tests have passed on such a GPU.
+_DEFAULTS = {"cpu": ("cpu", "reference"), "cuda": ("reference",)}
+
+
 def choose(
-    op: str, implementations: Mapping[str, Callable], backend: str | None, default: str
+    op: str, implementations: Mapping[str, Callable], backend: str | None, device: torch.device
 ) -> Callable:
-    """The implementation to run: the named one, or the default."""
+    """The implementation to run: the named one, or the fastest for tensors on ``device``."""
     if backend is None:
-        return implementations[default]
-    if backend in implementations:
-        return implementations[backend]
+        names = _DEFAULTS.get(device.type, ("reference",))
+        return next(implementations[name] for name in names if name in implementations)
     if problem := backends().get(backend):
         raise ValueError(f"backend {backend!r} of {op} cannot run here: {problem}")
-    raise ValueError(
-        f"backend must be one of {', '.join(implementations)} or None for {op}, got {backend!r}"
-    )
+    if backend not in implementations:
+        raise ValueError(
+            f"backend must be one of {', '.join(implementations)} or None for {op}, got {backend!r}"
+        )
+    if device.type not in _device_types(backend):
+        raise ValueError(
+            f"backend {backend!r} of {op} takes tensors on {' or '.join(_device_types(backend))}, "
+            f"got {device.type}"
+        )
+    return implementations[backend]
+
+
+def _device_types(backend: str) -> tuple[str, ...]:
+    if backend == "triton" and interpreted():
+        return ("cpu", "cuda")
+    return {"cpu": ("cpu",), "triton": ("cuda",), "cuda": ("cuda",)}.get(backend, ("cpu", "cuda"))
+
+
+def interpreted() -> bool:
+    """Whether Triton runs its kernels in its interpreter, on any device and slowly, for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def backends() -> dict[str, str]:
@@ -55,6 +77,13 @@ def _library_problem() -> str:
     return _load(_FOLDER / "_C.so")
 
 
+@functools.cache
+def _cuda_library_problem() -> str:
+    if problem := _library_problem():  # which holds the schemas
+        return problem
+    return _load(_FOLDER / "_C_cuda.so")
+
+
 def _load(path: Path) -> str:
     """Load a library of operators; empty where that worked, else the reason why not."""
     if not path.is_file():
@@ -76,10 +105,10 @@ def _why_not_cpu() -> str:
 
 
 def _why_not_triton() -> str:
-    if problem := _why_not_nvidia():
-        return problem
     if importlib.util.find_spec("triton") is None:
         return "needs the triton package: pip install triton"
+    if not interpreted() and (problem := _why_not_nvidia()):
+        return problem
     if not any(_FOLDER.glob("*/triton_kernel.py")):
         return "not built yet: there are no Triton kernels"
     return ""
@@ -88,9 +117,7 @@ def _why_not_triton() -> str:
 def _why_not_cuda() -> str:
     if problem := _why_not_nvidia():
         return problem
-    if not (_FOLDER / "_C_cuda.so").is_file():
-        return "not built yet: there is no library of CUDA kernels"
-    return ""
+    return _cuda_library_problem()
 
 
 def _why_not_nvidia() -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from msclr.kernels._backend import choose
 from msclr.kernels.graph_conv import op, reference
-from msclr.kernels.graph_conv.check import check_arguments
+from msclr.kernels.graph_conv.check import MAX_JOINTS, check_arguments
 
-_BACKENDS = {"reference": reference.masked_graph_conv}
-if op.AVAILABLE:
-    _BACKENDS["cpu"] = op.graph_conv
+__all__ = ["MAX_JOINTS", "graph_support", "masked_graph_conv"]
+
+_BACKENDS = {"reference": reference.masked_graph_conv} | {
+    backend: partial(op.graph_conv, name) for backend, name in op.BACKENDS.items()
+}
 
 
 def masked_graph_conv(
@@ -38,12 +42,13 @@ def masked_graph_conv(
             never read, come out as exact 0 and get a gradient of exactly 0.
         support: bool of the adjacency's shape, or what :func:`graph_support` made of it: a
             promise that the adjacency is 0 outside it and that no gradient is wanted there.
-        backend: "cpu" or "reference", or None for the fastest that can run here.
+        backend: "cpu", "triton", "cuda" or "reference" (see :func:`msclr.kernels.backends`), or
+            None for the fastest one known to be right on x's device.
 
     Returns:
-        y (N, C_out, T, V) of x's dtype, or of the autocast dtype under autocast, in x's memory
-        format. Compiled backends sum at least in float32. Gradients flow to x, weight, bias and
-        adjacency.
+        y (N, C_out, T, V) of x's dtype, or of the autocast dtype under autocast. Gradients flow to
+        x, weight, bias and adjacency. Backends other than the reference sum at least in float32
+        and give y the memory format of x.
 
     Raises:
         ValueError: an argument of the wrong shape, dtype or device; it is named.
@@ -51,8 +56,7 @@ def masked_graph_conv(
     Source: Yan et al., "Spatial Temporal Graph Convolutional Networks" (AAAI 2018), eq. 5.
     """
     check_arguments(x, weight, bias, adjacency, layout_index, joint_counts, support)
-    default = "cpu" if op.AVAILABLE and x.device.type == "cpu" else "reference"
-    run = choose("masked_graph_conv", _BACKENDS, backend, default)
+    run = choose("masked_graph_conv", _BACKENDS, backend, x.device)
     if not torch.is_autocast_enabled(x.device.type):
         return run(x, weight, bias, adjacency, layout_index, joint_counts, support)
     x = x.to(torch.get_autocast_dtype(x.device.type))

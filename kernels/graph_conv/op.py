@@ -1,16 +1,40 @@
-"""The compiled operator: fake tensors and autograd. Its schema and CPU code are in csrc/."""
+"""The operators: fake tensors and autograd.
+
+``msclr::graph_conv`` is compiled (csrc/: its schema, and code for CPU and CUDA tensors);
+``msclr::graph_conv_triton`` is the same operator in Triton, and needs no compiler.
+"""
 
 from __future__ import annotations
+
+import importlib.util
 
 import torch
 from torch import Tensor
 
 from msclr.kernels._backend import load_library
 
-AVAILABLE = load_library()
+COMPILED = "graph_conv"
+TRITON = "graph_conv_triton"
+BACKENDS = {}  # backend -> operator, of those that may be called here
+if load_library():
+    BACKENDS |= {"cpu": COMPILED, "cuda": COMPILED}
+if importlib.util.find_spec("triton") is not None:
+    BACKENDS["triton"] = TRITON
+
+# As in csrc/library.cpp.
+_SCHEMA = (
+    "(Tensor x, Tensor weight, Tensor? bias, Tensor adjacency, Tensor? layout_index=None, "
+    "Tensor? joint_counts=None, Tensor? support=None) -> Tensor"
+)
+_BACKWARD_SCHEMA = (
+    "(Tensor grad, Tensor x, Tensor weight, Tensor? bias, Tensor adjacency, Tensor? layout_index, "
+    "Tensor? joint_counts, Tensor? support, bool want_x, bool want_weight, bool want_bias, "
+    "bool want_adjacency) -> (Tensor, Tensor, Tensor, Tensor)"
+)
 
 
 def graph_conv(
+    name: str,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -19,17 +43,19 @@ def graph_conv(
     joint_counts: Tensor | None = None,
     support: Tensor | None = None,
 ) -> Tensor:
-    """``torch.ops.msclr.graph_conv``; see :func:`msclr.kernels.masked_graph_conv`."""
-    return torch.ops.msclr.graph_conv(
-        x, weight.flatten(1), bias, adjacency, layout_index, joint_counts, support
-    )
+    """``torch.ops.msclr.<name>``; see :func:`msclr.kernels.masked_graph_conv`."""
+    run = getattr(torch.ops.msclr, name)
+    return run(x, weight.flatten(1), bias, adjacency, layout_index, joint_counts, support)
 
 
 def empty_activations(x: Tensor, channels: int) -> Tensor:
-    """Channels-last, unless x is contiguous in the (N, C, T, V) order."""
+    """(N, channels, T, V): channels-last, unless x is contiguous in the (N, C, T, V) order."""
     channels_last = x.stride(1) == 1 or not x.is_contiguous()
-    return x.new_empty(x.shape[0], channels, *x.shape[2:]).contiguous(
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(
+        (x.shape[0], channels, *x.shape[2:]),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
 
 
@@ -54,18 +80,41 @@ def _save(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx, grad):
-    wanted = ctx.needs_input_grad[:4]
-    gradients = torch.ops.msclr.graph_conv_backward(grad, *ctx.saved_tensors, *wanted)
-    return (
-        *(g if want else None for g, want in zip(gradients, wanted, strict=True)),
-        None,
-        None,
-        None,
-    )
+def _differentiable(name: str) -> None:
+    backward = getattr(torch.ops.msclr, f"{name}_backward")
+
+    def gradients(ctx, grad):
+        wanted = ctx.needs_input_grad[:4]
+        found = backward(grad, *ctx.saved_tensors, *wanted)
+        return (*(g if want else None for g, want in zip(found, wanted, strict=True)), *[None] * 3)
+
+    torch.library.register_fake(f"msclr::{name}", _fake)
+    torch.library.register_fake(f"msclr::{name}_backward", _fake_backward)
+    torch.library.register_autograd(f"msclr::{name}", gradients, setup_context=_save)
 
 
-if AVAILABLE:
-    torch.library.register_fake("msclr::graph_conv", _fake)
-    torch.library.register_fake("msclr::graph_conv_backward", _fake_backward)
-    torch.library.register_autograd("msclr::graph_conv", _backward, setup_context=_save)
+def _define_triton() -> None:
+    """The kernels are imported, and with them Triton, at the first call."""
+
+    def forward(*arguments):
+        from msclr.kernels.graph_conv import triton_kernel
+
+        return triton_kernel.forward(*arguments)
+
+    def backward(*arguments):
+        from msclr.kernels.graph_conv import triton_kernel
+
+        return triton_kernel.backward(*arguments)
+
+    for name, schema, run in (
+        (TRITON, _SCHEMA, forward),
+        (f"{TRITON}_backward", _BACKWARD_SCHEMA, backward),
+    ):
+        torch.library.define(f"msclr::{name}", schema)
+        torch.library.impl(f"msclr::{name}", ("cpu", "cuda"), run)
+
+
+if "triton" in BACKENDS:
+    _define_triton()
+for _name in set(BACKENDS.values()):
+    _differentiable(_name)

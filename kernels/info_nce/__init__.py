@@ -56,7 +56,7 @@ def info_nce(
     eq. 5 to 9.
     """
     check_info_nce(queries, keys, bank, temperature, teacher, top_k, positives)
-    run = choose("info_nce", _INFO_NCE, backend, default="reference")
+    run = choose("info_nce", _INFO_NCE, backend, queries.device)
     return run(queries, keys, bank, temperature, teacher, top_k, positives)
 
 

@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from msclr import kernels
 from msclr.nn.graph_conv import GraphConv
 
-MAX_JOINTS = 128  # of the kernel
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -102,7 +100,9 @@ class _GraphConvolution(_Swapped):
             return False
         joints = x.shape[3]
         square = adjacency.dim() == 3 and adjacency.shape[1:] == (joints, joints)
-        return square and 1 <= joints <= MAX_JOINTS and _pointwise(self.conv, len(adjacency))
+        return (
+            square and 1 <= joints <= kernels.MAX_JOINTS and _pointwise(self.conv, len(adjacency))
+        )
 
     def _convolve(self, x: Tensor, adjacency: Tensor, support: Tensor | None) -> Tensor:
         return kernels.masked_graph_conv(
