@@ -14,7 +14,6 @@
 // sums of its own, added in order: results do not depend on timing.
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
@@ -28,16 +27,15 @@
 #include <tuple>
 #include <vector>
 
+#include "../graph_conv.h"
 #include "strided.h"
 
 namespace {
 
+using namespace msclr;
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
-using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 // Slot s writes at target[s] the sum of its terms first[s] .. first[s+1]-1.
 template <class S>
@@ -189,22 +187,6 @@ std::vector<int64_t> integers(const Tensor& tensor) {
   else
     std::copy_n(static_cast<const int64_t*>(dense.const_data_ptr()), out.size(), out.begin());
   return out;
-}
-
-struct Shape {
-  int64_t samples, c_in, c_out, frames, joints, partitions, layouts;
-};
-
-Shape shape_of(const Tensor& x, const Tensor& weight, const Tensor& adjacency) {
-  const int64_t dim = adjacency.dim();
-  const int64_t k = adjacency.size(dim - 3);
-  return {x.size(0),
-          x.size(1),
-          weight.size(0) / k,
-          x.size(2),
-          x.size(3),
-          k,
-          dim == 4 ? adjacency.size(0) : 1};
 }
 
 // The graphs of all layouts, as the inner loops want them.
@@ -475,16 +457,11 @@ struct Sums {
   }
 };
 
-struct Wanted {
-  bool x, weight, bias, adjacency;
-};
-
 template <class S>
 void backward(const Tensor& grad, const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
               const Tensor& adjacency, const OptionalTensor& layout_index,
               const OptionalTensor& joint_counts, const OptionalTensor& support, const Wanted& want,
-              const Tensor& dx, const Tensor& dweight, const Tensor& dbias,
-              const Tensor& dadjacency) {
+              const Gradients& out) {
   const Kernels<S>& run = kernels<S>();
   const Shape s = shape_of(x, weight, adjacency);
   const int64_t depth = s.partitions * (s.c_in + 1);
@@ -494,7 +471,7 @@ void backward(const Tensor& grad, const Tensor& x, const Tensor& weight, const O
   const bool want_u = want.x || want.adjacency, want_z = want.weight || want.bias;
   const Buffer<S> packed = pack<S>(s, weight, bias, true, ldz);
   const Tiling tiling(s, 2 * ldz * sizeof(S));
-  const Activations input(x), gradient(grad), output(want.x ? dx : x);
+  const Activations input(x), gradient(grad), output(want.x ? out.x : x);
   std::vector<Sums<S>> sums;
   const int64_t shares = share_count(tiling, s);
   for (int64_t i = 0; i < shares; ++i) sums.emplace_back(want_z ? depth * ldg : 0, graphs);
@@ -541,29 +518,21 @@ void backward(const Tensor& grad, const Tensor& x, const Tensor& weight, const O
   for (size_t i = 1; want_z && i < sums.size(); ++i)
     for (int64_t j = 0; j < depth * ldg; ++j) total[j] += sums[i].weight.get()[j];
   if (want.weight)
-    assign<S>(dweight, [&](int64_t i) {
+    assign<S>(out.weight, [&](int64_t i) {
       const int64_t c = i % s.c_in, o = i / s.c_in % s.c_out, k = i / s.c_in / s.c_out;
       return total[(k * s.c_in + c) * ldg + o];
     });
   if (want.bias)
-    assign<S>(dbias, [&](int64_t i) {
+    assign<S>(out.bias, [&](int64_t i) {
       return total[(s.partitions * s.c_in + i / s.c_out) * ldg + i % s.c_out];
     });
   if (!want.adjacency) return;
-  std::vector<S> entries(dadjacency.numel(), S(0));
+  std::vector<S> entries(out.adjacency.numel(), S(0));
   for (const auto& sum : sums)
     for (size_t l = 0; l < graphs.layouts.size(); ++l)
       for (size_t p = 0; p < graphs.layouts[l].entries.size(); ++p)
         entries[graphs.layouts[l].entries[p]] += sum.links[l][p] + sum.ones[l][p];
-  assign<S>(dadjacency, [&](int64_t i) { return entries[i]; });
-}
-
-// Channels-last, unless x is contiguous in the (N, C, T, V) order.
-Tensor empty_activations(const Tensor& x, int64_t channels) {
-  const bool channels_last = x.stride(1) == 1 || !x.is_contiguous();
-  return torch::stable::empty(
-      {x.size(0), channels, x.size(2), x.size(3)}, x.scalar_type(), std::nullopt, x.device(),
-      std::nullopt, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  assign<S>(out.adjacency, [&](int64_t i) { return entries[i]; });
 }
 
 Tensor graph_conv(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
@@ -580,19 +549,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_conv_backward(
     const Tensor& adjacency, const OptionalTensor& layout_index, const OptionalTensor& joint_counts,
     const OptionalTensor& support, bool want_x, bool want_weight, bool want_bias,
     bool want_adjacency) {
-  auto empty_like = [](const Tensor& like, bool wanted) {
-    return wanted ? torch::stable::new_empty(like, like.sizes())
-                  : torch::stable::new_empty(like, {0});
-  };
-  const Tensor dx = want_x ? empty_activations(x, x.size(1)) : torch::stable::new_empty(x, {0});
-  const Tensor dweight = empty_like(weight, want_weight);
-  const Tensor dbias = bias ? empty_like(*bias, want_bias) : torch::stable::new_empty(x, {0});
-  const Tensor dadjacency = empty_like(adjacency, want_adjacency);
+  const Wanted want{want_x, want_weight, want_bias && bias.has_value(), want_adjacency};
+  const Gradients out(want, x, weight, bias, adjacency);
   const auto run = x.scalar_type() == ScalarType::Double ? backward<double> : backward<float>;
-  run(grad, x, weight, bias, adjacency, layout_index, joint_counts, support,
-      {want_x, want_weight, want_bias && bias.has_value(), want_adjacency}, dx, dweight, dbias,
-      dadjacency);
-  return {dx, dweight, dbias, dadjacency};
+  run(grad, x, weight, bias, adjacency, layout_index, joint_counts, support, want, out);
+  return {out.x, out.weight, out.bias, out.adjacency};
 }
 
 }  // namespace
