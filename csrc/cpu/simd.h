@@ -69,12 +69,18 @@ template <class S, int NR, bool ADD>
 SIMD_TARGET void panel_product(int64_t m, int64_t depth, Strided<S> a, const S* b, int64_t ldb,
                                S* c, int64_t ldc) {
   constexpr int MR = (SIMD_REGISTERS - NR - 1) / NR > 14 ? 14 : (SIMD_REGISTERS - NR - 1) / NR;
-  auto at = [&](int64_t i) { return Strided<S>{a.data + i * a.rows, a.rows, a.columns}; };
   int64_t i = 0;
-  for (; i + MR <= m; i += MR)
-    block_product<S, MR, NR, ADD>(depth, at(i), b, ldb, c + i * ldc, ldc);
-  for (; i + 2 <= m; i += 2) block_product<S, 2, NR, ADD>(depth, at(i), b, ldb, c + i * ldc, ldc);
-  for (; i < m; ++i) block_product<S, 1, NR, ADD>(depth, at(i), b, ldb, c + i * ldc, ldc);
+  auto rows = [&]<int M>(std::integral_constant<int, M>) SIMD_TARGET {
+    if constexpr (M <= MR)
+      for (; i + M <= m; i += M)
+        block_product<S, M, NR, ADD>(depth, {a.data + i * a.rows, a.rows, a.columns}, b, ldb,
+                                     c + i * ldc, ldc);
+  };
+  rows(std::integral_constant<int, MR>());
+  rows(std::integral_constant<int, 8>());
+  rows(std::integral_constant<int, 4>());
+  rows(std::integral_constant<int, 2>());
+  rows(std::integral_constant<int, 1>());
 }
 
 // C[m x n] (+)= A[m x depth] B[depth x n]; n is a multiple of the lanes, B and C have rows of

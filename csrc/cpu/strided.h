@@ -2,9 +2,13 @@
 
 #include <cstdint>
 
+namespace msclr {
+
 // A matrix whose element (i, j) stands at data[i * rows + j * columns].
 template <class S>
 struct Strided {
   const S* data;
   int64_t rows, columns;
 };
+
+}  // namespace msclr

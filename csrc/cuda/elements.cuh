@@ -1,0 +1,67 @@
+#pragma once
+// Numbers of any type in and out of memory.
+
+#include "primitives.cuh"
+
+namespace msclr::cuda {
+
+template <class T>
+__device__ T from_float(float x) {
+  return {static_cast<uint16_t>(pack<T>(x, 0.f))};
+}
+
+// Adds factor * (the eight numbers of p) to the sums.
+template <class T>
+__device__ void add_scaled(float (&sums)[8], const Pack16& p, float factor) {
+  const uint32_t pairs[4] = {p.x, p.y, p.z, p.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    sums[2 * i] += factor * to_float(T{static_cast<uint16_t>(pairs[i])});
+    sums[2 * i + 1] += factor * to_float(T{static_cast<uint16_t>(pairs[i] >> 16)});
+  }
+}
+
+template <class T>
+__device__ Pack16 pack8(const float (&x)[8]) {
+  return {pack<T>(x[0], x[1]), pack<T>(x[2], x[3]), pack<T>(x[4], x[5]), pack<T>(x[6], x[7])};
+}
+
+// The types of parameters are looked up at run time: they are read once, activations often.
+template <class S>
+__device__ S read(const View& view, int64_t offset) {
+  switch (view.type) {
+    case Type::kFloat:
+      return static_cast<S>(static_cast<const float*>(view.data)[offset]);
+    case Type::kDouble:
+      return static_cast<S>(static_cast<const double*>(view.data)[offset]);
+    case Type::kHalf:
+      return to_float(static_cast<const Half*>(view.data)[offset]);
+    case Type::kBFloat16:
+      return to_float(static_cast<const BFloat16*>(view.data)[offset]);
+    case Type::kInt32:
+      return static_cast<S>(static_cast<const int32_t*>(view.data)[offset]);
+    case Type::kInt64:
+      return static_cast<S>(static_cast<const int64_t*>(view.data)[offset]);
+    default:
+      return static_cast<S>(static_cast<const bool*>(view.data)[offset]);
+  }
+}
+
+template <class S>
+__device__ void write(const View& view, int64_t offset, S value) {
+  switch (view.type) {
+    case Type::kFloat:
+      static_cast<float*>(view.data)[offset] = static_cast<float>(value);
+      break;
+    case Type::kDouble:
+      static_cast<double*>(view.data)[offset] = value;
+      break;
+    case Type::kHalf:
+      static_cast<Half*>(view.data)[offset] = from_float<Half>(static_cast<float>(value));
+      break;
+    default:
+      static_cast<BFloat16*>(view.data)[offset] = from_float<BFloat16>(static_cast<float>(value));
+  }
+}
+
+}  // namespace msclr::cuda
