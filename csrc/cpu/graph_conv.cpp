@@ -30,25 +30,6 @@ namespace {
 using namespace msclr;
 using namespace msclr::graph_conv_cpu;
 
-// How the work is cut: tiles of frames whose z fills part of a core's second-level cache.
-struct Tiling {
-  int64_t frames, per_sample, count, all_frames;
-
-  Tiling(const Shape& s, int64_t row_bytes) {
-    constexpr int64_t kCacheBytes = 192 * 1024;
-    frames = std::clamp<int64_t>(kCacheBytes / (s.joints * row_bytes), 1,
-                                 std::max<int64_t>(s.frames, 1));
-    per_sample = (s.frames + frames - 1) / frames;
-    count = s.samples * per_sample;
-    all_frames = s.frames;
-  }
-
-  Tile operator[](int64_t i) const {
-    const int64_t start = i % per_sample * frames;
-    return {i / per_sample, start, std::min(frames, all_frames - start)};
-  }
-};
-
 // Runs body(first, last) over equal shares of the tiles, one a thread; share i goes to slot i.
 template <class F>
 void for_shares(int64_t tiles, int64_t shares, const F& body) {
@@ -64,27 +45,57 @@ int64_t share_count(const Tiling& tiling, const Shape& s) {
   return std::clamp<int64_t>(wanted, 1, torch::stable::get_num_threads());
 }
 
-// W (K*C + K, C_out) with the bias as its last K rows, rows `ld` apart and zeros after them;
-// or its transpose.
+// The parameters as dense rows of numbers: (K, C_out, C_in) and (K, C_out), the latter empty
+// without a bias.
 template <class S>
-Buffer<S> pack(const Shape& s, const Widths& width, const Tensor& weight,
-               const OptionalTensor& bias, bool transpose) {
-  const std::vector<S> w = values<S>(weight, "weight");
-  const std::vector<S> b = bias ? values<S>(*bias, "bias") : std::vector<S>();
-  const int64_t ld = transpose ? width.z : width.y;
-  const int64_t size = (transpose ? s.c_out : width.depth) * ld;
+struct Parameters {
+  std::vector<S> weight, bias;
+
+  Parameters(const Tensor& w, const OptionalTensor& b)
+      : weight(values<S>(w, "weight")), bias(b ? values<S>(*b, "bias") : std::vector<S>()) {}
+};
+
+// f(row of W, k, c), where c is C_in for the partition's row of biases.
+template <class F>
+void each_row(const Shape& s, const Widths& width, const Group& group, const F& f) {
+  for (int64_t i = 0; i < std::ssize(group.partitions); ++i) {
+    for (int64_t c = 0; c < s.c_in; ++c) f(i * width.x + c, group.partitions[i], c);
+    f(group.ones(width) + i, group.partitions[i], s.c_in);
+  }
+}
+
+// A group's W, (depth, C_out) with the biases as its last rows, rows `ld` apart and zeros after
+// them; or its transpose.
+template <class S>
+Buffer<S> pack(const Shape& s, const Widths& width, const Group& group, const Parameters<S>& from,
+               bool transpose, int64_t ld) {
+  const int64_t size = (transpose ? s.c_out : group.depth(width)) * ld;
   Buffer<S> packed(size);
   std::fill_n(packed.get(), size, S(0));
-  auto put = [&](int64_t row, int64_t o, S value) {
-    packed.get()[transpose ? o * ld + row : row * ld + o] = value;
-  };
-  for (int64_t k = 0; k < s.partitions; ++k)
+  each_row(s, width, group, [&](int64_t row, int64_t k, int64_t c) {
     for (int64_t o = 0; o < s.c_out; ++o) {
-      for (int64_t c = 0; c < s.c_in; ++c)
-        put(k * width.x + c, o, w[(k * s.c_out + o) * s.c_in + c]);
-      if (bias) put(width.ones + k, o, b[k * s.c_out + o]);
+      S& to = packed.get()[transpose ? o * ld + row : row * ld + o];
+      if (c < s.c_in)
+        to = from.weight[(k * s.c_out + o) * s.c_in + c];
+      else if (!from.bias.empty())
+        to = from.bias[k * s.c_out + o];
     }
+  });
   return packed;
+}
+
+// One for each group of each layout.
+template <class S>
+using Packed = std::vector<std::vector<Buffer<S>>>;
+
+template <class S, class F>
+Packed<S> for_groups(const SkeletonGraphs<S>& graphs, const F& make) {
+  Packed<S> out;
+  for (const auto& graph : graphs.layouts) {
+    auto& of_layout = out.emplace_back();
+    for (const Group& group : graph.groups) of_layout.push_back(make(group));
+  }
+  return out;
 }
 
 // A thread's rows of z for one tile: neighbours added up, then the column sums that carry the bias.
@@ -92,28 +103,33 @@ Buffer<S> pack(const Shape& s, const Widths& width, const Tensor& weight,
 template <class S>
 class Aggregate {
  public:
-  Aggregate(int64_t rows, const Widths& width, int64_t partitions)
-      : rows_(rows), width_(width), partitions_(partitions), z_(rows * width.z) {}
+  Aggregate(const Tiling& tiling, const Shape& s, const Widths& width)
+      : frames_(tiling.frames),
+        partitions_(s.partitions),
+        width_(width),
+        z_(tiling.frames * s.joints * width.z) {}
 
   const S* operator()(const SkeletonGraph<S>& graph, int64_t frames, const S* x) {
     if (&graph != graph_) set_columns(graph);
-    kernels<S>().gather(graph.forward, frames, width_.x, x, graph.joints * width_.x, z_.get(),
-                        graph.joints * width_.z);
+    kernels<S>().gather(graph.forward, frames, width_.x, x, graph.joints * width_.x, z_.get());
     return z_.get();
   }
 
  private:
   void set_columns(const SkeletonGraph<S>& graph) {
     graph_ = &graph;
-    if (!graph.joints) return;
-    for (int64_t row = 0; row < rows_; ++row)
-      std::copy_n(&graph.columns[row % graph.joints * partitions_], partitions_,
-                  z_.get() + row * width_.z + width_.ones);
+    for (const Group& group : graph.groups)
+      for (int64_t t = 0; t < frames_; ++t)
+        group.each([&](int64_t w, int64_t place) {
+          const int64_t row = group.first_row + t * group.joints + place;
+          for (int64_t i = 0; i < std::ssize(group.partitions); ++i)
+            z_.get()[row * width_.z + group.ones(width_) + i] =
+                graph.columns[w * partitions_ + group.partitions[i]];
+        });
   }
 
-  int64_t rows_;
+  int64_t frames_, partitions_;
   Widths width_;
-  int64_t partitions_;
   Buffer<S> z_;
   const SkeletonGraph<S>* graph_ = nullptr;
 };
@@ -125,25 +141,34 @@ void forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
   const Kernels<S>& run = kernels<S>();
   const Shape s = shape_of(x, weight, adjacency);
   const Widths width(s, run.lanes);
-  const SkeletonGraphs<S> graphs =
-      make_graphs<S>(s, width, run.lanes, adjacency, layout_index, joint_counts, support, false);
-  const Buffer<S> packed = pack<S>(s, width, weight, bias, false);
   const Tiling tiling(s, width.z * sizeof(S));
+  const auto graphs = make_graphs<S>(s, width, tiling.frames, run.lanes, adjacency, layout_index,
+                                     joint_counts, support, false);
+  const Parameters<S> parameters(weight, bias);
+  const Packed<S> packed = for_groups(graphs, [&](const Group& group) {
+    return pack(s, width, group, parameters, false, width.y);
+  });
   const Activations input(x), output(y);
   for_shares(tiling.count, share_count(tiling, s), [&](int64_t, int64_t first, int64_t last) {
     const int64_t rows = tiling.frames * s.joints;
     const Buffer<S> x_rows(rows * width.x), y_rows(rows * width.y);
-    Aggregate<S> aggregate(rows, width, s.partitions);
+    Aggregate<S> aggregate(tiling, s, width);
     for (int64_t i = first; i < last; ++i) {
       const Tile tile = tiling[i];
       const auto& graph = graphs.of(tile.sample);
+      const auto& weights = packed[&graph - graphs.layouts.data()];
       const S* z =
-          aggregate(graph, tile.frames, input.read(tile, graph.joints, width.x, x_rows.get()));
-      S* own = output.in_place<S>(tile, graph.joints, width.y);
+          aggregate(graph, tile.frames, input.read(tile, graph.order, width.x, x_rows.get()));
+      S* own = output.in_place<S>(tile, graph.groups, width.y);
       S* to = own ? own : y_rows.get();
-      run.product(tile.frames * graph.joints, width.y, bias ? width.depth : width.ones,
-                  {z, width.z, 1}, packed.get(), width.y, to, width.y);
-      if (!own) output.write(tile, graph.joints, width.y, to);
+      for (size_t g = 0; g < weights.size(); ++g) {
+        const Group& group = graph.groups[g];
+        run.product(tile.frames * group.joints, width.y,
+                    bias ? group.depth(width) : group.ones(width),
+                    {z + group.first_row * width.z, width.z, 1}, weights[g].get(), width.y,
+                    to + group.first_row * width.y, width.y);
+      }
+      if (!own) output.write(tile, graph.groups, graph.joints, width.y, to);
     }
   });
 }
@@ -151,15 +176,19 @@ void forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
 // What one share of the tiles adds to the gradients of the parameters.
 template <class S>
 struct Sums {
-  Buffer<S> weight;                               // (K*C + K, C_out), rows as in Widths
+  Packed<S> weight;                               // as the forward's W
   std::vector<std::vector<S>> products, columns;  // of each layout, see SkeletonGraph::Entry
 
-  Sums(int64_t weight_size, int64_t partitions, const SkeletonGraphs<S>& graphs)
-      : weight(weight_size) {
-    std::fill_n(weight.get(), weight_size, S(0));
+  Sums(const Shape& s, const Widths& width, const SkeletonGraphs<S>& graphs)
+      : weight(for_groups(graphs, [&](const Group& group) {
+          const int64_t size = group.depth(width) * width.y;
+          Buffer<S> zeros(size);
+          std::fill_n(zeros.get(), size, S(0));
+          return zeros;
+        })) {
     for (const auto& graph : graphs.layouts) {
-      products.emplace_back(graph.product_count(partitions), S(0));
-      columns.emplace_back(graph.joints * partitions, S(0));
+      products.emplace_back(graph.product_count(s.partitions), S(0));
+      columns.emplace_back(graph.joints * s.partitions, S(0));
     }
   }
 };
@@ -171,13 +200,15 @@ void add_products(const Shape& s, const Widths& width, const SkeletonGraph<S>& g
                   std::vector<S>& columns) {
   const Kernels<S>& run = kernels<S>();
   const int64_t joints = graph.joints;
-  for (int64_t t = 0; t < frames; ++t)
-    for (int64_t w = 0; w < joints; ++w)
-      for (int64_t k = 0; k < s.partitions; ++k)
-        columns[w * s.partitions + k] += u[(t * joints + w) * width.z + width.ones + k];
-  if (!graph.dense)
-    return run.link_products(graph.links, frames, width.x, x, joints * width.x, u, joints * width.z,
-                             products.data());
+  for (const Group& group : graph.groups)
+    for (int64_t t = 0; t < frames; ++t)
+      group.each([&](int64_t w, int64_t place) {
+        const int64_t row = group.first_row + t * group.joints + place;
+        for (int64_t i = 0; i < std::ssize(group.partitions); ++i)
+          columns[w * s.partitions + group.partitions[i]] +=
+              u[row * width.z + group.ones(width) + i];
+      });
+  if (!graph.dense) return run.link_products(graph.links, frames, width.x, x, u, products.data());
   for (int64_t t = 0; t < frames; ++t, x += joints * width.x, u += joints * width.z) {
     for (int64_t c = 0; c < s.c_in; ++c)
       for (int64_t v = 0; v < graph.width; ++v)
@@ -188,28 +219,30 @@ void add_products(const Shape& s, const Widths& width, const SkeletonGraph<S>& g
   }
 }
 
+// Adds up the shares in their order, whatever thread each ran on.
 template <class S>
 void assign_gradients(const Shape& s, const Widths& width, const SkeletonGraphs<S>& graphs,
                       const std::vector<Sums<S>>& sums, const Wanted& want, const Gradients& out) {
-  // The shares' sums are added in order, into the first.
-  S* total = sums[0].weight.get();
-  for (size_t i = 1; (want.weight || want.bias) && i < sums.size(); ++i)
-    for (int64_t j = 0; j < width.depth * width.y; ++j) total[j] += sums[i].weight.get()[j];
-  if (want.weight)
-    assign<S>(out.weight, [&](int64_t i) {
-      const int64_t c = i % s.c_in, o = i / s.c_in % s.c_out, k = i / s.c_in / s.c_out;
-      return total[(k * width.x + c) * width.y + o];
-    });
-  if (want.bias)
-    assign<S>(out.bias,
-              [&](int64_t i) { return total[(width.ones + i / s.c_out) * width.y + i % s.c_out]; });
-  if (!want.adjacency) return;
-  std::vector<S> entries(out.adjacency.numel(), S(0));
-  for (const auto& sum : sums)
-    for (size_t l = 0; l < graphs.layouts.size(); ++l)
-      for (const auto& entry : graphs.layouts[l].wanted)
-        entries[entry.adjacency] += sum.products[l][entry.product] + sum.columns[l][entry.column];
-  assign<S>(out.adjacency, [&](int64_t i) { return entries[i]; });
+  std::vector<S> weight(want.weight ? s.partitions * s.c_out * s.c_in : 0, S(0));
+  std::vector<S> bias(s.partitions * s.c_out, S(0)), adjacency(out.adjacency.numel(), S(0));
+  for (const Sums<S>& sum : sums)
+    for (size_t l = 0; l < graphs.layouts.size(); ++l) {
+      const auto& graph = graphs.layouts[l];
+      for (size_t g = 0; g < graph.groups.size() && (want.weight || want.bias); ++g)
+        each_row(s, width, graph.groups[g], [&](int64_t row, int64_t k, int64_t c) {
+          const S* from = sum.weight[l][g].get() + row * width.y;
+          for (int64_t o = 0; o < s.c_out; ++o)
+            if (c == s.c_in)
+              bias[k * s.c_out + o] += from[o];
+            else if (want.weight)
+              weight[(k * s.c_out + o) * s.c_in + c] += from[o];
+        });
+      for (const auto& entry : graph.wanted)
+        adjacency[entry.adjacency] += sum.products[l][entry.product] + sum.columns[l][entry.column];
+    }
+  if (want.weight) assign<S>(out.weight, [&](int64_t i) { return weight[i]; });
+  if (want.bias) assign<S>(out.bias, [&](int64_t i) { return bias[i]; });
+  if (want.adjacency) assign<S>(out.adjacency, [&](int64_t i) { return adjacency[i]; });
 }
 
 template <class S>
@@ -220,47 +253,53 @@ void backward(const Tensor& grad, const Tensor& x, const Tensor& weight, const O
   const Kernels<S>& run = kernels<S>();
   const Shape s = shape_of(x, weight, adjacency);
   const Widths width(s, run.lanes);
-  const SkeletonGraphs<S> graphs = make_graphs<S>(s, width, run.lanes, adjacency, layout_index,
-                                                  joint_counts, support, want.adjacency);
-  const bool want_u = want.x || want.adjacency, want_z = want.weight || want.bias;
-  const Buffer<S> packed = pack<S>(s, width, weight, bias, true);
   const Tiling tiling(s, 2 * width.z * sizeof(S));
+  const auto graphs = make_graphs<S>(s, width, tiling.frames, run.lanes, adjacency, layout_index,
+                                     joint_counts, support, want.adjacency);
+  const bool want_u = want.x || want.adjacency, want_z = want.weight || want.bias;
+  const Parameters<S> parameters(weight, bias);
+  const Packed<S> packed = for_groups(graphs, [&](const Group& group) {
+    return pack(s, width, group, parameters, true, round_up(group.depth(width), run.lanes));
+  });
   const Activations input(x), gradient(grad), output(want.x ? out.x : x);
   std::vector<Sums<S>> sums;
   const int64_t shares = share_count(tiling, s);
-  for (int64_t i = 0; i < shares; ++i)
-    sums.emplace_back(want_z ? width.depth * width.y : 0, s.partitions, graphs);
+  for (int64_t i = 0; i < shares; ++i) sums.emplace_back(s, width, graphs);
 
   for_shares(tiling.count, shares, [&](int64_t share, int64_t first, int64_t last) {
     const int64_t rows = tiling.frames * s.joints;
     const Buffer<S> x_rows(rows * width.x), g_rows(rows * width.y), dx_rows(rows * width.x);
-    const Buffer<S> u(want_u ? rows * width.z : 0);
-    const Buffer<S> turned(s.c_in * round_up(s.joints, run.lanes));
-    Aggregate<S> aggregate(want_z ? rows : 0, width, s.partitions);
+    const Buffer<S> u(rows * width.z), turned(s.c_in * round_up(s.joints, run.lanes));
+    Aggregate<S> aggregate(tiling, s, width);
     Sums<S>& sum = sums[share];
     for (int64_t i = first; i < last; ++i) {
       const Tile tile = tiling[i];
       const auto& graph = graphs.of(tile.sample);
-      const int64_t joints = graph.joints, l = &graph - graphs.layouts.data();
-      const S* g = gradient.read(tile, joints, width.y, g_rows.get());
-      const S* from = nullptr;
-      if (want_z || want.adjacency) from = input.read(tile, joints, width.x, x_rows.get());
-      if (want_z)
-        run.product_add(width.depth, width.y, tile.frames * joints,
-                        {aggregate(graph, tile.frames, from), 1, width.z}, g, width.y,
-                        sum.weight.get(), width.y);
-      if (want_u)
-        run.product(tile.frames * joints, width.z, s.c_out, {g, width.y, 1}, packed.get(), width.z,
-                    u.get(), width.z);
+      const int64_t l = &graph - graphs.layouts.data();
+      const S* g_all = gradient.read(tile, graph.groups, width.y, g_rows.get());
+      const S *from = nullptr, *z_all = nullptr;
+      if (want_z || want.adjacency) from = input.read(tile, graph.order, width.x, x_rows.get());
+      if (want_z) z_all = aggregate(graph, tile.frames, from);
+      for (size_t j = 0; j < graph.groups.size(); ++j) {
+        const Group& group = graph.groups[j];
+        const int64_t count = tile.frames * group.joints, depth = group.depth(width);
+        const S* g = g_all + group.first_row * width.y;
+        if (want_z)
+          run.product_add(depth, width.y, count, {z_all + group.first_row * width.z, 1, width.z}, g,
+                          width.y, sum.weight[l][j].get(), width.y);
+        const int64_t ld = round_up(depth, run.lanes);
+        if (want_u)
+          run.product(count, ld, s.c_out, {g, width.y, 1}, packed[l][j].get(), ld,
+                      u.get() + group.first_row * width.z, width.z);
+      }
       if (want.adjacency)
         add_products(s, width, graph, tile.frames, from, u.get(), turned.get(), sum.products[l],
                      sum.columns[l]);
       if (want.x) {
-        S* own = output.in_place<S>(tile, joints, width.x);
+        S* own = output.in_place<S>(tile, graph.order, width.x);
         S* to = own ? own : dx_rows.get();
-        run.gather(graph.backward, tile.frames, width.x, u.get(), joints * width.z, to,
-                   joints * width.x);
-        if (!own) output.write(tile, joints, width.x, to);
+        run.gather(graph.backward, tile.frames, width.x, u.get(), 0, to);
+        if (!own) output.write(tile, graph.order, graph.joints, width.x, to);
       }
     }
   });

@@ -3,7 +3,7 @@
 
 #include "primitives.cuh"
 
-namespace msclr::cuda {
+namespace msclr::gpu {
 
 template <class T>
 __device__ T from_float(float x) {
@@ -64,4 +64,4 @@ __device__ void write(const View& view, int64_t offset, S value) {
   }
 }
 
-}  // namespace msclr::cuda
+}  // namespace msclr::gpu

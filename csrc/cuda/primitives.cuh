@@ -12,7 +12,7 @@
 #undef NDEBUG  // fail_unless is a check of input, not of our own code
 #include <cassert>
 
-namespace msclr::cuda {
+namespace msclr::gpu {
 
 __device__ inline char* dynamic_shared() {
   extern __shared__ __align__(16) char shared[];
@@ -66,14 +66,13 @@ __device__ inline void ldmatrix_x4_trans(uint32_t (&m)[4], const void* row) {
 template <class T>
 __device__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 
-#define MSCLR_MMA(T, NAME)                                                                       \
-  template <>                                                                                    \
-  __device__ inline void mma<T>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,              \
-                                uint32_t b1) {                                                   \
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." NAME "." NAME                          \
-                 ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"        \
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                \
+#define MSCLR_MMA(T, NAME)                                                                         \
+  template <>                                                                                      \
+  __device__ inline void mma<T>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." NAME "." NAME                            \
+                 ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"          \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                  \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                  \
   }
 MSCLR_MMA(BFloat16, "bf16")
 MSCLR_MMA(Half, "f16")
@@ -115,6 +114,6 @@ __device__ S shuffle_xor(S value, int lanes) {
   return __shfl_xor_sync(~0u, value, lanes);
 }
 
-}  // namespace msclr::cuda
+}  // namespace msclr::gpu
 
 #endif

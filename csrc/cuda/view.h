@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace msclr::cuda {
+namespace msclr::gpu {
 
 enum class Type : int32_t { kFloat, kDouble, kHalf, kBFloat16, kInt32, kInt64, kBool };
 
@@ -23,4 +23,4 @@ struct View {
   int64_t stride[4] = {0, 0, 0, 0};
 };
 
-}  // namespace msclr::cuda
+}  // namespace msclr::gpu

@@ -4,77 +4,76 @@
 
 #include "../elements.h"
 #include "kernels.h"
+#include "tiling.h"
 
 namespace msclr::graph_conv_cpu {
 
-// Some frames of one sample.
-struct Tile {
-  int64_t sample, start, frames;
-};
-
-// A tensor (N, C, T, V) of any strides, read or written a tile of frames at a time.
+// A tensor (N, C, T, V) of any strides, read or written a tile at a time as rows of `width`
+// numbers: the channels and zeros after them. The rows of a group stand frame by frame from its
+// first_row on.
 class Activations {
  public:
   explicit Activations(const Tensor& tensor) : tensor_(tensor) {
     for (int i = 0; i < 4; ++i) stride_[i] = tensor.stride(i);
   }
 
-  // Frames of one sample as rows (t, v) of `width` numbers, the channels and zeros after them;
-  // the tensor's own memory where it has that form already.
+  // The rows, in `buffer` or in the tensor's own memory where it has that form already.
   template <class S>
-  const S* read(const Tile& tile, int64_t joints, int64_t width, S* buffer) const {
-    if (const S* own = in_place<S>(tile, joints, width)) return own;
+  const S* read(const Tile& tile, const std::vector<Group>& groups, int64_t width,
+                S* buffer) const {
+    if (const S* own = in_place<S>(tile, groups, width)) return own;
     const int64_t channels = tensor_.size(1);
-    if (bfloat16_rows()) {
-      const uint16_t* from = frame<uint16_t>(tile);
-      for (int64_t t = 0; t < tile.frames; ++t, from += stride_[2], buffer += joints * width)
-        kernels<S>().widen(from, joints, channels, stride_[3], buffer, width);
-      return buffer - tile.frames * joints * width;
-    }
-    each_row(tile, joints, [&](auto* from, int64_t row) {
-      S* to = buffer + row * width;
-      for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<S>(from[c * stride_[1]]);
-      for (int64_t c = channels; c < width; ++c) to[c] = S(0);
+    each_run(tile, groups, [&](auto* from, int64_t rows, int64_t first_row) {
+      using T = std::remove_pointer_t<decltype(from)>;
+      S* to = buffer + first_row * width;
+      if constexpr (std::is_same_v<T, S>)
+        if (channels_together())
+          return kernels<S>().copy_rows(from, rows, channels, stride_[3], to, width, width);
+      if constexpr (std::is_same_v<T, BFloat16>)
+        if (channels_together())
+          return kernels<S>().widen(reinterpret_cast<const uint16_t*>(from), rows, channels,
+                                    stride_[3], to, width);
+      for (int64_t r = 0; r < rows; ++r, from += stride_[3], to += width) {
+        for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<S>(from[c * stride_[1]]);
+        for (int64_t c = channels; c < width; ++c) to[c] = S(0);
+      }
     });
     return buffer;
   }
 
-  // Where rows (t, v) of `width` numbers may be written directly, or null.
+  // Where the rows may be written directly, or null.
   template <class S>
-  S* in_place(const Tile& tile, int64_t joints, int64_t width) const {
-    const bool same = tensor_.scalar_type() == scalar_type<S>() && joints == tensor_.size(3) &&
-                      tensor_.size(1) == width && (stride_[1] == 1 || width == 1) &&
-                      stride_[3] == width && stride_[2] == width * joints;
-    if (!same) return nullptr;
-    return frame<S>(tile);
+  S* in_place(const Tile& tile, const std::vector<Group>& groups, int64_t width) const {
+    const bool natural = groups.size() == 1 && groups[0].joints == tensor_.size(3);
+    const bool same = tensor_.scalar_type() == scalar_type<S>() && tensor_.size(1) == width &&
+                      channels_together() && stride_[3] == width &&
+                      stride_[2] == width * tensor_.size(3);
+    return natural && same ? frame<S>(tile) : nullptr;
   }
 
-  // Rows (t, v) of `width` numbers into frames of a sample; joints at or past `joints` become 0.
+  // Writes the rows; joints at or past `joints`, which no group has, become 0.
   template <class S>
-  void write(const Tile& tile, int64_t joints, int64_t width, const S* buffer) const {
-    const int64_t channels = tensor_.size(1), all = tensor_.size(3);
-    if (bfloat16_rows()) {
-      uint16_t* to = frame<uint16_t>(tile);
-      for (int64_t t = 0; t < tile.frames; ++t, to += stride_[2], buffer += joints * width) {
-        kernels<S>().narrow(buffer, joints, channels, width, to, stride_[3]);
-        for (int64_t v = joints; v < all; ++v) std::fill_n(to + v * stride_[3], channels, 0);
-      }
-      return;
-    }
-    each_row(tile, all, [&](auto* to, int64_t row) {
+  void write(const Tile& tile, const std::vector<Group>& groups, int64_t joints, int64_t width,
+             const S* buffer) const {
+    const int64_t channels = tensor_.size(1);
+    each_run(tile, groups, [&](auto* to, int64_t rows, int64_t first_row) {
       using T = std::remove_pointer_t<decltype(to)>;
-      const int64_t t = row / all, v = row % all;
-      const S* from = buffer + (t * joints + v) * width;
-      for (int64_t c = 0; c < channels; ++c)
-        to[c * stride_[1]] = v < joints ? static_cast<T>(from[c]) : T(0);
+      const S* from = buffer + first_row * width;
+      if constexpr (std::is_same_v<T, S>)
+        if (channels_together())
+          return kernels<S>().copy_rows(from, rows, channels, width, to, stride_[3], channels);
+      if constexpr (std::is_same_v<T, BFloat16>)
+        if (channels_together())
+          return kernels<S>().narrow(from, rows, channels, width, reinterpret_cast<uint16_t*>(to),
+                                     stride_[3]);
+      for (int64_t r = 0; r < rows; ++r, to += stride_[3], from += width)
+        for (int64_t c = 0; c < channels; ++c) to[c * stride_[1]] = static_cast<T>(from[c]);
     });
+    if (joints < tensor_.size(3)) clear(tile, joints);
   }
 
  private:
-  bool bfloat16_rows() const {
-    return tensor_.scalar_type() == ScalarType::BFloat16 &&
-           (stride_[1] == 1 || tensor_.size(1) == 1);
-  }
+  bool channels_together() const { return stride_[1] == 1 || tensor_.size(1) == 1; }
 
   template <class T>
   T* frame(const Tile& tile) const {
@@ -86,14 +85,29 @@ class Activations {
     return std::is_same_v<S, double> ? ScalarType::Double : ScalarType::Float;
   }
 
+  // f(element of the run's first joint, how many joints, row of the first)
   template <class F>
-  void each_row(const Tile& tile, int64_t joints, const F& f) const {
+  void each_run(const Tile& tile, const std::vector<Group>& groups, const F& f) const {
     dispatch(tensor_.scalar_type(), "x", [&](auto* tag) {
-      using T = std::remove_pointer_t<decltype(tag)>;
-      T* data = frame<T>(tile);
-      for (int64_t t = 0; t < tile.frames; ++t)
-        for (int64_t v = 0; v < joints; ++v)
-          f(data + t * stride_[2] + v * stride_[3], t * joints + v);
+      auto* data = frame<std::remove_pointer_t<decltype(tag)>>(tile);
+      for (const Group& group : groups) {
+        int64_t row = group.first_row;
+        for (int64_t t = 0; t < tile.frames; ++t)
+          for (const Group::Run& run : group.runs) {
+            f(data + t * stride_[2] + run.joint * stride_[3], run.count, row);
+            row += run.count;
+          }
+      }
+    });
+  }
+
+  void clear(const Tile& tile, int64_t joints) const {
+    Group masked;
+    for (int64_t v = joints; v < tensor_.size(3); ++v) masked.add(v);
+    each_run(tile, {masked}, [&](auto* to, int64_t rows, int64_t) {
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < tensor_.size(1); ++c)
+          to[r * stride_[3] + c * stride_[1]] = std::remove_pointer_t<decltype(to)>(0);
     });
   }
 

@@ -16,9 +16,9 @@ struct Kernels {
   using Product = void(int64_t, int64_t, int64_t, Strided<S>, const S*, int64_t, S*, int64_t);
   int64_t lanes;
   Product *product, *product_add;
-  void (*gather)(const Terms<S>&, int64_t, int64_t, const S*, int64_t, S*, int64_t);
-  void (*link_products)(const std::vector<Link>&, int64_t, int64_t, const S*, int64_t, const S*,
-                        int64_t, S*);
+  void (*gather)(const Terms<S>&, int64_t, int64_t, const S*, int64_t, S*);
+  void (*link_products)(const std::vector<Link>&, int64_t, int64_t, const S*, const S*, S*);
+  void (*copy_rows)(const S*, int64_t, int64_t, int64_t, S*, int64_t, int64_t);
   void (*widen)(const uint16_t*, int64_t, int64_t, int64_t, S*, int64_t);
   void (*narrow)(const S*, int64_t, int64_t, int64_t, uint16_t*, int64_t);
 };

@@ -6,29 +6,35 @@
 
 namespace msclr::graph_conv_cpu {
 
-// Rows of x and z hold a multiple of this many channels, the last of them zeros.
+// Rows of x, z and u hold a multiple of this many channels of a partition, the last of them zeros.
 constexpr int64_t kGranule = 4;
 
-// Slot s writes at target[s] the sum of its terms first[s] .. first[s+1]-1.
+// Where a row stands in the first frame of a tile, and how far it is to the same in the next.
+struct Row {
+  int64_t offset, step;
+};
+
+// Slot s is written with the sum of its terms first[s] .. first[s+1]-1, in every frame.
 template <class S>
 struct Terms {
+  struct Term {
+    Row source;
+    S value;
+  };
   std::vector<int32_t> first{0};
-  std::vector<int32_t> source;
-  std::vector<S> value;
-  std::vector<int64_t> target;
+  std::vector<Term> terms;
+  std::vector<Row> target;
 
-  void add(int64_t from, S factor) {
-    source.push_back(static_cast<int32_t>(from));
-    value.push_back(factor);
-  }
-  void close(int64_t to) {
-    first.push_back(static_cast<int32_t>(source.size()));
+  void add(Row source, S value) { terms.push_back({source, value}); }
+  void close(Row to) {
+    first.push_back(static_cast<int32_t>(terms.size()));
     target.push_back(to);
   }
 };
 
+// Two rows whose product is summed over the frames.
 struct Link {
-  int64_t a, b;
+  Row a, b;
 };
 
 }  // namespace msclr::graph_conv_cpu

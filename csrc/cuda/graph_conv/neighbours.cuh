@@ -3,7 +3,7 @@
 
 #include "tiles.cuh"
 
-namespace msclr::cuda {
+namespace msclr::gpu {
 
 template <class S>
 struct Link {
@@ -103,8 +103,7 @@ struct PackArguments {
 template <class T>
 __global__ void __launch_bounds__(kPackThreads) pack_weight(const PackArguments<T> a) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kPackThreads + threadIdx.x;
-  const int64_t size =
-      static_cast<int64_t>(a.partitions) * a.chunks * a.padded * kPackedChannels;
+  const int64_t size = static_cast<int64_t>(a.partitions) * a.chunks * a.padded * kPackedChannels;
   if (i < size) {
     const int64_t row = i / kPackedChannels, n = row % a.padded, k = row / a.padded / a.chunks;
     const int64_t c = row / a.padded % a.chunks * kPackedChannels + i % kPackedChannels;
@@ -122,4 +121,4 @@ __global__ void __launch_bounds__(kPackThreads) pack_weight(const PackArguments<
   }
 }
 
-}  // namespace msclr::cuda
+}  // namespace msclr::gpu

@@ -4,7 +4,7 @@
 
 #include "../elements.cuh"
 
-namespace msclr::cuda {
+namespace msclr::gpu {
 
 constexpr int kTileRows = 128;  // also the largest number of joints
 
@@ -92,6 +92,7 @@ __device__ void load_rows(const Activations& x, const Tile& tile, int padded, in
   const T* origin = tile_start<const T>(x, tile);
   const int rows = tile.rows();
   if (x.vector) {
+#pragma unroll 1  // copies are not waited for
     for (int i = threadIdx.x; i < padded * kPieces; i += kThreads) {
       const int row = i / kPieces, piece = i % kPieces, c = first + piece * kWidth;
       const int t = tile.frame_of(row), v = row - t * tile.joints;
@@ -100,6 +101,7 @@ __device__ void load_rows(const Activations& x, const Tile& tile, int padded, in
     }
     return;
   }
+#pragma unroll 2
   for (int i = threadIdx.x; i < padded * kPieces * kWidth; i += kThreads) {
     const auto [row, channel] = position(x, i, padded, kPieces * kWidth);
     const int t = tile.frame_of(row), v = row - t * tile.joints, c = first + channel;
@@ -126,4 +128,4 @@ __device__ void clear_masked(const Batch& batch, const Activations& y, const Til
   }
 }
 
-}  // namespace msclr::cuda
+}  // namespace msclr::gpu
