@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import statistics
 import subprocess
@@ -32,26 +33,63 @@ def side_by_side(
     candidates: dict[str, Callable[[], Any]], device: torch.device, rounds: int = 15
 ) -> dict[str, dict[str, float]]:
     """Seconds of each candidate: median, p20 and p80 of rounds in which all take turns."""
+    seconds = _seconds_on_gpu if device.type == "cuda" else _seconds
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for round_number in range(rounds + 2):
         for name, run in candidates.items():
-            synchronise(device)
-            began = time.perf_counter()
-            run()
-            synchronise(device)
+            took = seconds(run)
             if round_number >= 2:  # the first two warm up
-                times[name].append(time.perf_counter() - began)
+                times[name].append(took)
     return {name: summary(values) for name, values in times.items()}
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def _seconds_on_gpu(run: Callable[[], Any], calls: int = 5) -> float:
+    """Of one of several calls in a row, so that the GPU does not wait for Python's first."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(calls):
+        run()
+    end.record()
+    torch.cuda.synchronize()
+    return 1e-3 * start.elapsed_time(end) / calls
+
+
+def peak_extra_bytes(run: Callable[[], Any], device: torch.device) -> int:
+    """How far memory grows at most while ``run`` runs: what it returns counts as well.
+
+    On a CPU that is the process's resident memory (Linux), all allocators' together.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before would be used again unseen
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _resident("VmRSS")
+    run()
+    return _resident("VmHWM") - before
+
+
+def _resident(which: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(
+        1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(which)
+    )
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
     p20, *_, p80 = statistics.quantiles(values, n=5)
     return {"median": statistics.median(values), "p20": p20, "p80": p80}
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def ceilings(device: torch.device, dtype: torch.dtype) -> dict[str, float]:

@@ -99,15 +99,16 @@ Packed<S> for_groups(const SkeletonGraphs<S>& graphs, const F& make) {
 }
 
 // A thread's rows of z for one tile: neighbours added up, then the column sums that carry the bias.
-// Those stay from one tile to the next of the same layout.
+// Those stay from one tile to the next of the same layout, and so do rows without neighbours.
 template <class S>
 class Aggregate {
  public:
   Aggregate(const Tiling& tiling, const Shape& s, const Widths& width)
       : frames_(tiling.frames),
+        rows_(tiling.frames * s.joints),
         partitions_(s.partitions),
         width_(width),
-        z_(tiling.frames * s.joints * width.z) {}
+        z_(rows_ * width.z) {}
 
   const S* operator()(const SkeletonGraph<S>& graph, int64_t frames, const S* x) {
     if (&graph != graph_) set_columns(graph);
@@ -118,6 +119,7 @@ class Aggregate {
  private:
   void set_columns(const SkeletonGraph<S>& graph) {
     graph_ = &graph;
+    std::fill_n(z_.get(), rows_ * width_.z, S(0));
     for (const Group& group : graph.groups)
       for (int64_t t = 0; t < frames_; ++t)
         group.each([&](int64_t w, int64_t place) {
@@ -128,7 +130,7 @@ class Aggregate {
         });
   }
 
-  int64_t frames_, partitions_;
+  int64_t frames_, rows_, partitions_;
   Widths width_;
   Buffer<S> z_;
   const SkeletonGraph<S>* graph_ = nullptr;
@@ -201,13 +203,14 @@ void add_products(const Shape& s, const Widths& width, const SkeletonGraph<S>& g
   const Kernels<S>& run = kernels<S>();
   const int64_t joints = graph.joints;
   for (const Group& group : graph.groups)
-    for (int64_t t = 0; t < frames; ++t)
-      group.each([&](int64_t w, int64_t place) {
-        const int64_t row = group.first_row + t * group.joints + place;
-        for (int64_t i = 0; i < std::ssize(group.partitions); ++i)
-          columns[w * s.partitions + group.partitions[i]] +=
-              u[row * width.z + group.ones(width) + i];
-      });
+    group.each([&](int64_t w, int64_t place) {
+      const S* row = u + (group.first_row + place) * width.z + group.ones(width);
+      for (int64_t i = 0; i < std::ssize(group.partitions); ++i) {
+        S sum = 0;
+        for (int64_t t = 0; t < frames; ++t) sum += row[t * group.joints * width.z + i];
+        columns[w * s.partitions + group.partitions[i]] += sum;
+      }
+    });
   if (!graph.dense) return run.link_products(graph.links, frames, width.x, x, u, products.data());
   for (int64_t t = 0; t < frames; ++t, x += joints * width.x, u += joints * width.z) {
     for (int64_t c = 0; c < s.c_in; ++c)

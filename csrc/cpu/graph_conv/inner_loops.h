@@ -82,11 +82,19 @@ SIMD_TARGET void link_products(const std::vector<Link>& links, int64_t frames, i
   }
 }
 
-// Rows of `channels` numbers, `stride` apart, to rows of `width`, filled up with zeros.
+// Rows of `channels` numbers to rows of `width`, filled up with zeros.
 template <class S>
 SIMD_TARGET void copy_rows(const S* in, int64_t rows, int64_t channels, int64_t in_stride, S* out,
                            int64_t out_stride, int64_t width) {
   constexpr int64_t L = kLanes<S>;
+  typedef S Part __attribute__((vector_size(kGranule * sizeof(S)), aligned(sizeof(S)), may_alias));
+  // Coordinates, (x, y, z): four numbers are read, of which the last belongs to the row behind.
+  for (; channels == 3 && width == 4 && in_stride >= 3 && rows > 1;
+       --rows, in += in_stride, out += out_stride) {
+    Part row = *reinterpret_cast<const Part*>(in);
+    row[3] = S(0);
+    *reinterpret_cast<Part*>(out) = row;
+  }
   for (int64_t r = 0; r < rows; ++r, in += in_stride, out += out_stride) {
     int64_t c = 0;
     for (; c + L <= channels; c += L) store(out + c, load(in + c));

@@ -119,13 +119,14 @@ class GraphMaker {
     graph.columns.assign(graph.joints * a_.partitions, S(0));
     for (int64_t w = 0; w < graph.joints; ++w)
       for (int64_t k = 0; k < a_.partitions; ++k) {
-        if (z_row(w, k).offset < 0) continue;
+        const size_t before = graph.forward.terms.size();
         for (int64_t v = 0; v < graph.joints; ++v)
           if (const int64_t e = a_.at(k, v, w); a_.linked(e)) {
             graph.forward.add(x_row(v), a_.value[e]);
             graph.columns[w * a_.partitions + k] += a_.value[e];
           }
-        graph.forward.close(z_row(w, k));
+        // A row without neighbours is 0 from the start.
+        if (graph.forward.terms.size() > before) graph.forward.close(z_row(w, k));
       }
     for (int64_t v = 0; v < graph.joints; ++v) {
       for (int64_t k = 0; k < a_.partitions; ++k)
