@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Everything that wants an NVIDIA GPU, in one command and within eight minutes: build (or take the
+# libraries that are there), tests on the GPU, compute-sanitizer on a small case, every benchmark.
+#
+#   benchmarks/gpu_check.sh [OUT]        needs torch, triton, pytest and hypothesis; installs nothing
+#
+# The results are JSON files in OUT (default: build/gpu_check): copy those that are to stay into
+# benchmarks/results/. A step that fails does not stop the ones behind it; the summary names it, and
+# the exit status is the number of such steps.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=$(mkdir -p "${1:-build/gpu_check}" && cd "${1:-build/gpu_check}" && pwd)
+tree=$PWD/build/gpu_tree
+python=${PYTHON:-python3}
+failed=()
+
+step() {  # step NAME SECONDS COMMAND...
+  local name=$1 seconds=$2
+  shift 2
+  echo "== $name"
+  local began=$SECONDS
+  timeout "$seconds" "$@" >"$out/$name.log" 2>&1
+  local status=$?
+  tail -n 6 "$out/$name.log"
+  ((status)) && failed+=("$name (status $status, see $name.log)")
+  echo "-- $name: $((SECONDS - began)) s, status $status"
+}
+
+build() {
+  if [[ ! -f kernels/_C.so || ! -f kernels/_C_cuda.so ]]; then
+    "$python" setup.py build_ext --inplace || return
+  fi
+  # The package as an installation would lay it out, so that none is needed.
+  rm -rf "$tree" && mkdir -p "$tree" && cp -r msclr benchmarks tests pyproject.toml "$tree" &&
+    cp -r kernels "$tree/msclr/kernels" && cd "$tree" &&
+    "$python" -c 'from msclr import kernels; print(kernels.backends())'
+}
+
+small_case() {  # run under compute-sanitizer: every backend of the GPU, forward and backward
+  cat <<'PYTHON'
+import torch
+from msclr import kernels, layouts
+
+support = kernels.graph_support(a := layouts.get("kinectv2_25").adjacency().cuda())
+for backend in ("triton", "cuda"):
+    if reason := kernels.backends()[backend]:
+        print(backend, "not run:", reason)
+        continue
+    for dtype, channels in ((torch.bfloat16, (16, 24)), (torch.float32, (3, 5))):
+        x = torch.randn(2, channels[0], 5, 25, device="cuda", dtype=dtype, requires_grad=True)
+        w = torch.randn(3 * channels[1], channels[0], device="cuda", requires_grad=True)
+        y = kernels.masked_graph_conv(x, w, None, a, support=support, backend=backend)
+        y.float().sum().backward()
+        torch.cuda.synchronize()
+        print(backend, dtype, tuple(y.shape), bool(x.grad.isfinite().all()))
+PYTHON
+}
+
+bench() {  # bench FILE SECONDS NAME OPTIONS...
+  local file=$1 seconds=$2
+  shift 2
+  step "bench-$file" "$seconds" "$python" -m benchmarks "$@" --device cuda --out "$out/$file.json"
+}
+
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv | tee "$out/gpu.txt"
+step build 150 bash -c "$(declare -f build); python=$python tree=$tree; build"
+cd "$tree" || exit 1
+export PYTHONPATH=$tree PYTHONUNBUFFERED=1
+
+step tests 150 "$python" -m pytest tests/kernels tests/nn -q -n 8 -p no:cacheprovider
+small_case >"$out/small_case.py"
+step sanitizer 60 compute-sanitizer --tool memcheck --error-exitcode 1 "$python" "$out/small_case.py"
+for backend in triton cuda; do
+  for dtype in bfloat16 float32; do
+    bench "graph_conv-cuda-$dtype-$backend" 45 graph_conv --dtype "$dtype" --backend "$backend" \
+      --samples 256 --joints 25 42 --rounds 9
+  done
+done
+bench graph_conv-cuda-bfloat16-compiled 90 graph_conv --dtype bfloat16 --samples 256 --joints 25 \
+  --rounds 9 --compile
+bench stgcn-cuda-bfloat16 45 stgcn --dtype bfloat16 --rounds 7
+
+echo "== summary"
+"$python" -m benchmarks.summary "$out"/*.json
+printf 'failed: %s\n' "${failed[@]:-none}"
+exit "${#failed[@]}"
