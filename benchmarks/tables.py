@@ -75,6 +75,26 @@ def graph_conv(name: str) -> Rows:
     return rows
 
 
+def stgcn(name: str) -> Rows:
+    """A row a model, mode and memory order: milliseconds before and after accelerate."""
+    path = RESULTS / f"stgcn-{name}.json"
+    if not path.exists():
+        return [["not yet measured"]]
+    head = ["width", "V", "mode", "order", "before, ms (p20 to p80)", "after, ms (p20 to p80)"]
+    rows = [[*head, "ratio"]]
+    for row in _read(path)["rows"]:
+        for order, ratio in row["ratio"].items():
+            times = [row["seconds"][f"{order}_{when}"] for when in ("before", "after")]
+            cells = [
+                f"{1e3 * t['median']:.1f} ({1e3 * t['p20']:.1f} to {1e3 * t['p80']:.1f})"
+                for t in times
+            ]
+            rows.append(
+                [str(row["width"]), str(row["V"]), row["mode"], order, *cells, f"{ratio:.2f}x"]
+            )
+    return rows
+
+
 def trials() -> Rows:
     """A row a trial of settings: accuracies at its last evaluation, in their order in the file."""
     path = RESULTS / "trials.json"
@@ -107,6 +127,8 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "trials": trials,
     "graph_conv_cpu": lambda: graph_conv("cpu-float32-plain"),
     "graph_conv_cpu_tuned": lambda: graph_conv("cpu-float32-tuned"),
+    "stgcn_cpu": lambda: stgcn("cpu-float32"),
+    "stgcn_cuda": lambda: stgcn("cuda-bfloat16"),
 }
 
 

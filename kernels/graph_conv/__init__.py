@@ -48,7 +48,7 @@ def masked_graph_conv(
     Returns:
         y (N, C_out, T, V) of x's dtype, or of the autocast dtype under autocast. Gradients flow to
         x, weight, bias and adjacency. Backends other than the reference sum at least in float32
-        and give y the memory format of x.
+        and make y contiguous where x is, else channels_last.
 
     Raises:
         ValueError: an argument of the wrong shape, dtype or device; it is named.

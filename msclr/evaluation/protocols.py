@@ -13,7 +13,7 @@ from torch import Tensor
 
 from msclr import __version__
 from msclr.data.dataset import SkeletonDataset
-from msclr.data.store import open_store
+from msclr.data.store import Store, open_store
 from msclr.errors import InputError
 from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits
 from msclr.evaluation.features import extract_features, fit_statistics
@@ -50,7 +50,7 @@ def features_of(
     A layout that the encoder does not know gets edge importance 1 and an input norm with the
     statistics of the training clips; a random encoder gets all its statistics that way.
     """
-    store = open_store(data or run.recipe.data)
+    store = _intact_store(data or run.recipe.data)
     stream = stream or run.recipe.stream
     train, val = (SkeletonDataset(store, s, [layout], run.device) for s in ("train", "val"))
     if not len(train) or not len(val):
@@ -61,11 +61,23 @@ def features_of(
     seen = layout in run.layouts
     if layout not in run.encoder.layouts:
         run.encoder.add_layout(train.layouts[layout])
-        run.encoder.to(run.device)
     if run.random or not seen:
         fit_statistics(run.encoder, train, layout, stream, only_input=not run.random)
     train_x, val_x = (extract_features(run.encoder, part, layout, stream) for part in (train, val))
     return SplitFeatures(train_x, train.labels, val_x, val.labels, store.classes, seen)
+
+
+_intact: set[tuple[Path, str]] = set()  # folders, and the checksums that their files had
+
+
+def _intact_store(path: str | Path) -> Store:
+    """An open store; its files, which may be gigabytes, are compared once a process."""
+    store = open_store(path, verify=False)
+    told = (store.path.resolve(), json.dumps(store.meta["checksums"]))
+    if told not in _intact:
+        open_store(path)
+        _intact.add(told)
+    return store
 
 
 def evaluate_linear(

@@ -28,7 +28,6 @@ class Queue(nn.Module):
     def enqueue(self, keys: Tensor) -> None:
         """Write keys (B, D) in place over the oldest ones; of more than Q, the last Q stay."""
         size = len(self.keys)
-        keys = keys.to(self.keys.dtype)
         start = (self.pointer + max(len(keys) - size, 0)) % size
         self.pointer = (self.pointer + len(keys)) % size
         keys = keys[-size:]

@@ -51,7 +51,11 @@ def accelerate(model: nn.Module) -> Summary:
 
     Where the adjacency is a fixed graph times learned importance, the kernel is told so and runs
     its sparse path: pyskl's buffer ``A`` (``adaptive=None`` or ``"importance"``), and a model with
-    a buffer ``A`` (K, V, V) and ``edge_importance`` of that shape around the layers.
+    a buffer ``A`` (K, V, V) and ``edge_importance`` of that shape around the layers, the only
+    parameters of a graph's shape in it. Outside torch.compile, autograd must show the product too.
+
+    As the modules' own forward does, outputs leave contiguous unless the model was moved to
+    ``channels_last``; then they leave in the memory format of the input.
 
     Returns:
         the paths of all modules that run on the kernel now, and those left alone with the reason.
@@ -73,6 +77,8 @@ def accelerate(model: nn.Module) -> Summary:
     for module in model.modules():
         if _holds_fixed_graph(module) and not isinstance(module, _GraphHolder):
             _swap(module, _GraphHolder)
+        if isinstance(module, _GraphHolder):
+            module._tell_layers()
     left |= {path: "no form that is known here" for path in _unknown(model, [*swapped, *left])}
     return Summary(tuple(swapped), left)
 
@@ -81,7 +87,7 @@ def restore(model: nn.Module) -> None:
     """Give every module that :func:`accelerate` changed its own class and forward back."""
     for module in model.modules():
         if isinstance(module, _Swapped):
-            vars(module).pop("_support", None)
+            vars(module).pop("_around", None)
             module.__class__ = type(module).__bases__[1]
 
 
@@ -105,15 +111,18 @@ class _GraphConvolution(_Swapped):
         )
 
     def _convolve(self, x: Tensor, adjacency: Tensor, support: Tensor | None) -> Tensor:
-        return kernels.masked_graph_conv(
-            x, self.conv.weight, self.conv.bias, adjacency, support=support
-        )
+        weight, bias = self.conv.weight, self.conv.bias
+        y = kernels.masked_graph_conv(x, weight, bias, adjacency, support=support)
+        # A view of x comes out in channels_last. The module's own forward gives a contiguous y, and
+        # what follows in an NCHW model was never run on anything else.
+        moved_to_channels_last = weight.stride(3) > 1
+        return y if moved_to_channels_last else y.contiguous()
 
 
 class _TakesGraph(_GraphConvolution):
     """ST-GCN's form: ``forward(x, A) -> (y, A)`` with ``conv`` and K as ``kernel_size``."""
 
-    _support: Tensor | None = None  # lent by the _GraphHolder around while it runs
+    _around: _GraphHolder | None = None  # past nn.Module.__setattr__: it is no child
 
     @staticmethod
     def misfit(module: nn.Module) -> str | None:
@@ -134,13 +143,18 @@ class _TakesGraph(_GraphConvolution):
         fits = self._runs_on_kernel(x, adjacency) and len(adjacency) == self.kernel_size
         if not fits:
             return super().forward(x, adjacency)
-        support = self._support
-        if support is not None and support.shape == adjacency.shape:
-            # the holder's graph is looked up by name, so what it says never decides an output
-            support = support.to(adjacency.device) | (adjacency.detach() != 0)
-        else:
-            support = None
-        return self._convolve(x, adjacency, support), adjacency
+        return self._convolve(x, adjacency, self._support(adjacency)), adjacency
+
+    def _support(self, adjacency: Tensor) -> Tensor | None:
+        holder = self._around
+        if holder is None or holder.A.shape != adjacency.shape or not holder._weighs(adjacency):
+            return None
+        # the holder's graph is looked up by name, so what it says never decides an output
+        fixed = kernels.graph_support(holder.A).to(adjacency.device)
+        return fixed | (adjacency.detach() != 0)
+
+    def __getstate__(self):  # a copy of the layer shall not bring a copy of the model
+        return {key: value for key, value in super().__getstate__().items() if key != "_around"}
 
 
 class _OwnsGraph(_GraphConvolution):
@@ -183,20 +197,30 @@ class _OwnsGraph(_GraphConvolution):
 class _GraphHolder(_Swapped):
     """A model that multiplies its buffer ``A`` by ``edge_importance`` for the layers within.
 
-    While it runs it lends them where A is not zero: once a forward, so that a moved, copied or
-    newly loaded A is never out of date. Layers called from elsewhere are told nothing.
+    They look A up when they run, so that a moved, copied or newly loaded A is never out of date,
+    and what they do is the same when a checkpointed block runs again in the backward pass.
     """
 
-    def forward(self, *args, **kwargs):
-        layers = [module for module in self.modules() if isinstance(module, _TakesGraph)]
-        support = kernels.graph_support(self.A)
-        for layer in layers:
-            layer._support = support
-        try:
-            return super().forward(*args, **kwargs)
-        finally:
-            for layer in layers:
-                layer._support = None
+    def _tell_layers(self) -> None:
+        for layer in self.modules():
+            if isinstance(layer, _TakesGraph):
+                vars(layer)["_around"] = self
+
+    def _weighs(self, adjacency: Tensor) -> bool:
+        """Whether all that learns in this adjacency is one of the importances, as a factor."""
+        if torch.compiler.is_compiling() or not adjacency.requires_grad:
+            return True
+        made_by = adjacency.grad_fn
+        if made_by is None or made_by.name() != "MulBackward0":
+            return False
+        learned = [function for function, _ in made_by.next_functions if function is not None]
+        return len(learned) == 1 and any(
+            getattr(learned[0], "variable", None) is x for x in self.edge_importance
+        )
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._tell_layers()
 
 
 def _form_of(module: nn.Module) -> type[_GraphConvolution] | None:
@@ -274,7 +298,11 @@ def _holds_fixed_graph(module: nn.Module) -> bool:
         x.shape == graph.shape if torch.is_tensor(x) else isinstance(x, (int, float))
         for x in importance
     )
-    return fits and any(isinstance(part, _TakesGraph) for part in module.modules())
+    others = any(
+        p.shape[-2:] == graph.shape[-2:] and not any(p is x for x in importance)
+        for p in module.parameters()
+    )
+    return fits and not others and any(isinstance(x, _TakesGraph) for x in module.modules())
 
 
 def _unknown(model: nn.Module, told: list[str]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -14,7 +13,9 @@ from torch import Tensor
 
 from msclr import layouts as layout_registry
 from msclr.errors import InputError
+from msclr.files import read_tensors
 from msclr.layouts import Layout
+from msclr.nn import _pyskl_keys
 from msclr.nn.stgcn import STGCN, STRIDES, TEMPORAL_KERNEL
 
 STRATEGIES = ("spatial", "spatial_true", "distance", "uniform")
@@ -47,19 +48,22 @@ def load_pretrained(
 ) -> Pretrained:
     """The encoder of a checkpoint as :class:`~msclr.nn.STGCN`, in eval mode, on the CPU.
 
-    Two kinds are read. Checkpoints of this library's runs: the query encoder, with its layouts
+    Three kinds are read. Checkpoints of this library's runs: the query encoder, with its layouts
     and options. Weights of ST-GCN, AimCLR, CrosSCLR and MS-CLR by their key names
     ``st_gcn_networks.<i>.…``, ``data_bn.…``, ``edge_importance.<i>`` and ``A``, below
     ``encoder_q.``, ``backbone.`` or nothing, with or without ``module.`` before it, and in a
     ``state_dict`` or ``model`` entry or bare. Of several encoders ``encoder_q.`` is taken. For an
     encoder of several layouts each layout's own part is expected as ``data_bn.<layout>.…``,
-    ``edge_importance.<layout>.<i>`` and, if there at all, ``A.<layout>``.
+    ``edge_importance.<layout>.<i>`` and, if there at all, ``A.<layout>``. And the plain ST-GCN of
+    pyskl and mmaction2, below the same, by ``gcn.<i>.gcn.…``, ``gcn.<i>.tcn.…`` and ``data_bn.…``:
+    ``tcn_type="unit_tcn"``, ``gcn_conv_pos="pre"``, ``gcn_adaptive`` None or ``"importance"``, no
+    ``gcn_with_res``. Their ST-GCN++ is another network.
 
     Widths and K follow from the shapes. The layout is the known one whose adjacency is ``A``; a
     checkpoint without ``A`` needs ``layouts``. The foreign encoders get ``bodies="all"``, as those
-    projects count absent bodies, and so give their pooled features, those before ``fc``. Strides
-    and dropout are no part of a state_dict: strides of 2 at blocks 4 and 7 and dropout 0.5 are
-    taken for granted.
+    projects count absent bodies, and so give their pooled features, those before the classifier.
+    Strides and dropout are no part of a state_dict: strides of 2 at blocks 4 and 7 and dropout 0.5
+    (pyskl: 0) are taken for granted.
 
     Args:
         source: a file, read with ``weights_only=True``, or what it holds.
@@ -82,15 +86,7 @@ def load_pretrained(
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise InputError(f"no checkpoint at {path}: give the path of a file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError):
-        raise InputError(
-            f"{path} cannot be read: it is damaged, or holds more than tensors; "
-            "save the model's state_dict() alone"
-        ) from None
+    state = read_tensors(path, "save the model's state_dict() alone")
     if not isinstance(state, Mapping):
         raise InputError(f"{path} holds a {type(state).__name__}, wanted a state_dict")
     return state
@@ -115,12 +111,14 @@ def _load_run(state: Mapping[str, Any], layouts: Sequence[str | Layout] | None) 
 
 
 def _load_foreign(state: Mapping[str, Any], layouts: Sequence[str | Layout] | None) -> Pretrained:
-    prefix = _prefix(state)
-    theirs = {
+    prefix, of_pyskl = _encoder_in(state)
+    own = {
         key.removeprefix(prefix): value
         for key, value in state.items()
         if key.startswith(prefix) and torch.is_tensor(value)
     }
+    names = _pyskl_keys.st_gcn_names(own) if of_pyskl else {name: name for name in own}
+    theirs = {name: own[key] for key, name in names.items()}
     _check_plan(theirs)
     labels = dict.fromkeys(match[1] for name in theirs if (match := _NORM.fullmatch(name)))
     if not labels:
@@ -133,25 +131,30 @@ def _load_foreign(state: Mapping[str, Any], layouts: Sequence[str | Layout] | No
         chosen[label], strategies = _pick_layout(graph, given, strategies)
     ours = {name: _our_key(name, chosen) for name in theirs}
     weights = {key: theirs[name] for name, key in ours.items() if key}
-    encoder = _build(weights, [*chosen.values()], {"bodies": "all", "strategy": strategies[0]})
-    used = [name for name, key in ours.items() if key] + [_join("A", label) for label in labels]
-    used = {prefix + name for name in used}
+    options = {"bodies": "all", "strategy": strategies[0], "dropout": 0.0 if of_pyskl else 0.5}
+    encoder = _build(weights, [*chosen.values()], options)
+    used = {name for name, key in ours.items() if key} | {_join("A", label) for label in labels}
+    used = {prefix + key for key, name in names.items() if name in used}
     return Pretrained(encoder, tuple(key for key in state if key not in used))
 
 
-def _prefix(state: Mapping[str, Any]) -> str:
-    """What stands before the names of the encoder to read."""
-    found = [key.removesuffix(FIRST_KEY) for key in state if str(key).endswith(FIRST_KEY)]
-    for prefix in found:
-        if prefix.removeprefix("module.") == "encoder_q." or len(found) == 1:
-            return prefix
-    if found:
-        raise InputError(
-            f"the checkpoint has several encoders, {', '.join(map(repr, found))}, and none is "
-            "'encoder_q.': give a dict of the keys of one"
-        )
+def _encoder_in(state: Mapping[str, Any]) -> tuple[str, bool]:
+    """What stands before the names of the encoder to read, and whether it is pyskl's."""
+    for first in (FIRST_KEY, _pyskl_keys.FIRST_KEY):
+        found = [key.removesuffix(first) for key in state if str(key).endswith(first)]
+        for prefix in found:
+            if prefix.removeprefix("module.") == "encoder_q." or len(found) == 1:
+                return prefix, first != FIRST_KEY
+        if found:
+            raise InputError(
+                f"the checkpoint has several encoders, {', '.join(map(repr, found))}, and none is "
+                "'encoder_q.': give a dict of the keys of one"
+            )
     some = ", ".join(map(str, list(state)[:3])) or "none"
-    raise InputError(f"no key ends in {FIRST_KEY!r}, the keys are {some}, …: not an ST-GCN")
+    raise InputError(
+        f"no key ends in {FIRST_KEY!r} or {_pyskl_keys.FIRST_KEY!r}, the keys are {some}, …: "
+        "not an ST-GCN"
+    )
 
 
 def _our_key(name: str, layouts: Mapping[str | None, Layout]) -> str | None:

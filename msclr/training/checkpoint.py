@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from msclr.errors import InputError
+from msclr.files import read_tensors
 
 FORMAT = 1
 
@@ -29,15 +30,8 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     Raises:
         InputError: no such file, truncated or damaged, or not a checkpoint of this library.
     """
-    if not path.is_file():
-        raise InputError(f"no checkpoint at {path}")
-    try:
-        state = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception:  # a damaged file can raise anything
-        raise InputError(
-            f"{path} cannot be read: it is truncated or damaged, or no checkpoint; "
-            "restore it from a copy, or start the run anew in another folder"
-        ) from None
+    mend = "restore it from a copy, or start the run anew in another folder"
+    state = read_tensors(path, mend, map_location)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path} is not a checkpoint of this version (format {FORMAT})")
     return state

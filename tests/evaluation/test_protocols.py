@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
 from msclr import layouts
+from msclr.data import store
 from msclr.data.dataset import SkeletonDataset
 from msclr.errors import InputError
 from msclr.evaluation import (
@@ -136,6 +138,36 @@ def test_other_data_and_another_stream_are_taken_where_given(run, data, tmp_path
     )
     with pytest.raises(InputError, match=f"has no layout '{UNSEEN}'; it has {LAYOUTS[0]}"):
         features_of(run, UNSEEN, other)
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The files that are compared with their checksums, as if in a process of its own."""
+    files, sha256 = [], store._sha256
+    monkeypatch.setattr(store, "_sha256", lambda path: files.append(path) or sha256(path))
+    monkeypatch.setattr(protocols, "_intact", set())
+    return files
+
+
+def test_all_layouts_of_a_command_are_compared_with_their_checksums_once(run, folders, hashed):
+    for layout in data_layouts(run):
+        evaluate_knn(run, layout)
+    evaluate_ensemble([run, open_run(folders["bone"])])
+    assert len(hashed) == len(set(hashed)) == 2 * (3 + len(data_layouts(run)))
+
+
+def test_data_prepared_anew_are_compared_anew(run, tmp_path, hashed):
+    prepare_tiny(tmp_path / "data", [LAYOUTS[0]])
+    features_of(run, LAYOUTS[0], tmp_path / "data")
+    shutil.rmtree(tmp_path / "data")
+    prepare_tiny(tmp_path / "data", [UNSEEN])
+    file = tmp_path / "data" / "val" / f"{UNSEEN}.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(InputError, match="does not match its checksum"):
+            features_of(run, UNSEEN, tmp_path / "data")
 
 
 def test_linear_is_a_classifier_fit_on_the_frozen_features(run):

@@ -1,17 +1,10 @@
-"""multi_view_info_nce equals its formula in plain loops, and one process whatever the ranks.
-
-Run as a script this file is one rank of the distributed tests: `python FILE rank world folder`.
-"""
+"""multi_view_info_nce equals its formula in plain loops, and one process whatever the ranks."""
 
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
-from datetime import timedelta
 from itertools import permutations, product
 from operator import mul
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from msclr.kernels import multi_view_info_nce
+from tests.ranks import be_a_rank, run_ranks
 
 CASES = [
     {"negatives": negatives, "pairs": pairs, "bank": bank}
@@ -159,14 +153,10 @@ def loss_and_gradients(case, first, count, group=None):
     return [loss.detach(), *torch.autograd.grad(loss, leaves)]
 
 
-def run_rank(rank: int, world: int, folder: Path) -> None:
-    """One rank: all cases over all ranks and over the first two, and batches of unlike sizes."""
-    store = dist.FileStore(str(folder / "store"), world)
-    patience = timedelta(minutes=4)  # on a busy machine the last rank may start late
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=patience)
-    pair = dist.new_group([0, 1])
-    found = {}
-    for group, size in ((dist.group.WORLD, world), (pair, 2)):
+def run_rank(rank: int) -> dict:
+    """All cases over all ranks and over the first two, and batches of unlike sizes."""
+    pair, found = dist.new_group([0, 1]), {}
+    for group, size in ((dist.group.WORLD, dist.get_world_size()), (pair, 2)):
         if rank < size:
             share = CLIPS // size
             found[size] = [loss_and_gradients(c, rank * share, share, group) for c in CASES]
@@ -175,23 +165,13 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
         found["uneven"] = "accepted"
     except ValueError as error:
         found["uneven"] = str(error)
-    torch.save(found, folder / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What each of three gloo processes found, in rank order."""
-    folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, __file__]
-    started = [subprocess.Popen([*command, str(rank), "3", folder]) for rank in range(3)]
-    try:
-        assert [process.wait(timeout=300) for process in started] == [0, 0, 0]
-    finally:
-        for process in started:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(3)]
+    """What each of three processes found, in rank order."""
+    return run_ranks(__file__, 3, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=["view", "batch", "pairs"])
@@ -210,4 +190,4 @@ def test_batches_of_unlike_sizes_are_refused_on_every_rank(ranks):
 
 
 if __name__ == "__main__":
-    run_rank(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    be_a_rank(run_rank)

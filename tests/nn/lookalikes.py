@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-WIDTHS, STRIDES = (4, 4, 4, 4, 8, 8, 8, 16, 16, 12), (1, 1, 1, 1, 2, 1, 1, 2, 1, 1)
+from benchmarks.plain_stgcn import STRIDES, PlainSTGCN
+
+WIDTHS = (4, 4, 4, 4, 8, 8, 8, 16, 16, 12)
 
 
 def graph(partitions: int = 3, joints: int = 5) -> torch.Tensor:
@@ -20,78 +22,11 @@ def graph(partitions: int = 3, joints: int = 5) -> torch.Tensor:
     return adjacency
 
 
-class ConvTemporalGraphical(nn.Module):
-    """Returns a pair, is given the graph, and keeps K as kernel_size."""
+class Encoder(PlainSTGCN):
+    """The ST-GCN of AimCLR and CrosSCLR, small and without dropout."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, t_kernel_size=1, stride=1):
-        super().__init__()
-        self.kernel_size = kernel_size
-        padding = (t_kernel_size // 2, 0)
-        self.conv = nn.Conv2d(
-            in_channels, out_channels * kernel_size, (t_kernel_size, 1), (stride, 1), padding
-        )
-
-    def forward(self, x, A):
-        assert len(A) == self.kernel_size
-        z = self.conv(x).unflatten(1, (self.kernel_size, -1))  # (N, K, C, T, V)
-        return torch.einsum("nkctv,kvw->nctw", z, A).contiguous(), A
-
-
-class Block(nn.Module):
-    def __init__(self, in_channels, out_channels, partitions, stride=1, residual=True, dropout=0):
-        super().__init__()
-        self.gcn = ConvTemporalGraphical(in_channels, out_channels, partitions)
-        self.tcn = nn.Sequential(
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-            nn.Conv2d(out_channels, out_channels, (9, 1), (stride, 1), (4, 0)),
-            nn.BatchNorm2d(out_channels),
-            nn.Dropout(dropout),
-        )
-        self.has_residual = residual
-        if residual and (in_channels != out_channels or stride != 1):
-            projection = nn.Conv2d(in_channels, out_channels, 1, (stride, 1))
-            self.residual = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
-        else:
-            self.residual = nn.Identity()
-
-    def forward(self, x, A):
-        h, A = self.gcn(x, A)
-        h = self.tcn(h)
-        return torch.relu(h + self.residual(x) if self.has_residual else h), A
-
-
-class Encoder(nn.Module):
-    """The ST-GCN of AimCLR and CrosSCLR: buffer A, edge_importance, st_gcn_networks, fc."""
-
-    def __init__(self, A, importance=True, widths=WIDTHS, in_channels=3, dropout=0.0):
-        super().__init__()
-        self.register_buffer("A", A)
-        self.data_bn = nn.BatchNorm1d(in_channels * A.shape[1])
-        self.st_gcn_networks = nn.ModuleList(
-            Block(c_in, c_out, len(A), stride, i > 0, dropout if i else 0)
-            for i, (c_in, c_out, stride) in enumerate(
-                zip((in_channels, *widths), widths, STRIDES, strict=False)
-            )
-        )
-        self.edge_importance = (
-            nn.ParameterList(torch.ones_like(A) for _ in widths)
-            if importance
-            else [1] * len(widths)
-        )
-        self.fc = nn.Linear(widths[-1], 6)
-
-    def features(self, x):
-        """(N, C, T, V, M) -> (N, D): what the last block gives, averaged over all but channels."""
-        n, c, t, v, m = x.shape
-        rows = self.data_bn(x.permute(0, 4, 3, 1, 2).reshape(n * m, v * c, t))
-        x = rows.view(n * m, v, c, t).permute(0, 2, 3, 1).contiguous()
-        for block, importance in zip(self.st_gcn_networks, self.edge_importance, strict=True):
-            x, _ = block(x, self.A * importance)
-        return x.mean((2, 3)).view(n, m, -1).mean(1)
-
-    def forward(self, x):
-        return self.fc(self.features(x))
+    def __init__(self, A, widths=WIDTHS, **options):
+        super().__init__(A, widths, classes=6, dropout=0.0, **options)
 
 
 class TwoEncoders(nn.Module):
@@ -147,6 +82,69 @@ class Pyskl(nn.Module):
         for unit in self.gcn:
             x = unit(x, None)
         return x
+
+
+class unit_tcn(nn.Module):  # noqa: N801 (pyskl's name for it)
+    def __init__(self, c_in, c_out, kernel_size, stride):
+        super().__init__()
+        padding = (kernel_size // 2, 0)
+        self.conv = nn.Conv2d(c_in, c_out, (kernel_size, 1), (stride, 1), padding)
+        self.bn = nn.BatchNorm2d(c_out)
+
+    def forward(self, x):
+        return self.bn(self.conv(x))
+
+
+class PysklBlock(nn.Module):
+    def __init__(self, c_in, c_out, A, stride, residual, **options):
+        super().__init__()
+        self.gcn = unit_gcn(c_in, c_out, A, **options)
+        self.tcn = unit_tcn(c_out, c_out, 9, stride)
+        if not residual:
+            self.residual = lambda x: 0
+        elif c_in == c_out and stride == 1:
+            self.residual = lambda x: x
+        else:
+            self.residual = unit_tcn(c_in, c_out, 1, stride)
+
+    def forward(self, x):
+        return torch.relu(self.tcn(self.gcn(x)) + self.residual(x))
+
+
+class PysklEncoder(nn.Module):
+    """The STGCN of pyskl and mmaction2: a graph and its importance in each block, as its unit's."""
+
+    def __init__(self, A, widths=WIDTHS, in_channels=3, bodies=None, **options):
+        super().__init__()
+        self.data_bn = nn.BatchNorm1d((bodies or 1) * in_channels * A.shape[1])
+        self.gcn = nn.ModuleList(
+            PysklBlock(c_in, c_out, A.clone(), stride, i > 0, with_res=False, **options)
+            for i, (c_in, c_out, stride) in enumerate(
+                zip((in_channels, *widths), widths, STRIDES, strict=False)
+            )
+        )
+
+    def forward(self, x):
+        """(N, M, T, V, C) -> (N, M, D, T', V)."""
+        n, m, t, v, c = x.shape
+        x = self.data_bn(x.permute(0, 1, 3, 4, 2).reshape(n * m, v * c, t))
+        x = x.view(n * m, v, c, t).permute(0, 2, 3, 1).contiguous()
+        for block in self.gcn:
+            x = block(x)
+        return x.unflatten(0, (n, m))
+
+
+class PysklRecognizer(nn.Module):
+    def __init__(self, A, **options):
+        super().__init__()
+        self.backbone = PysklEncoder(A, **options)
+        self.cls_head = nn.ModuleDict(
+            {"fc_cls": nn.Linear(self.backbone.gcn[-1].tcn.bn.num_features, 6)}
+        )
+
+    def features(self, x):
+        """(N, C, T, V, M) -> (N, D), what the head is given."""
+        return self.backbone(x.permute(0, 4, 2, 3, 1)).mean((1, 3, 4))
 
 
 class AttentiveUnit(nn.Module):

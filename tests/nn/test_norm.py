@@ -1,15 +1,8 @@
-"""BatchNorm over groups is batch norm of all rows together, and so it is over processes.
-
-Run as a script this file is one rank of the distributed tests: `python FILE rank world folder`.
-"""
+"""BatchNorm over groups is batch norm of all rows together, and so it is over processes."""
 
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +12,7 @@ from torch import nn
 from msclr import layouts
 from msclr.nn import STGCN, BatchNorm, InputNorm
 from msclr.nn.norm import synchronise
+from tests.ranks import be_a_rank, run_ranks
 
 SHAPES = [(3, 4, 5, 7), (2, 4, 3, 2), (1, 4, 5, 1)]  # (N_g, C, T_g, V_g)
 STATE = ("running_mean", "running_var", "num_batches_tracked")
@@ -135,29 +129,15 @@ def run_encoder(part, group=None):
     return {"values": values, "state": dict(model.named_buffers())}
 
 
-def run_rank(rank: int, world: int, folder: Path) -> None:
-    store = dist.FileStore(str(folder / "store"), world)
-    patience = timedelta(minutes=4)  # on a busy machine the last rank may start late
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=patience)
+def run_rank(rank: int) -> dict:
     group = dist.group.WORLD
-    found = run_norms(PARTS[rank], group) | {"encoder": run_encoder(PARTS[rank], group)}
-    torch.save(found, folder / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    return run_norms(PARTS[rank], group) | {"encoder": run_encoder(PARTS[rank], group)}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What each of two gloo processes found, in rank order."""
-    folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, __file__]
-    started = [subprocess.Popen([*command, str(rank), "2", folder]) for rank in range(2)]
-    try:
-        assert [process.wait(timeout=300) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    """What each of two processes found, in rank order."""
+    return run_ranks(__file__, 2, tmp_path_factory.mktemp("ranks"))
 
 
 def joined(ranks):
@@ -187,4 +167,4 @@ def test_a_synchronised_encoder_and_its_drop_are_those_of_one_process(ranks):
 
 
 if __name__ == "__main__":
-    run_rank(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    be_a_rank(run_rank)

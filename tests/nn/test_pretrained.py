@@ -11,10 +11,10 @@ from msclr.layouts import Layout
 from msclr.methods import METHODS
 from msclr.nn import STGCN
 from msclr.nn.pretrained import load_pretrained
-from tests.nn.lookalikes import WIDTHS, Encoder, TwoEncoders
+from tests.nn.lookalikes import WIDTHS, Encoder, PysklRecognizer, TwoEncoders
 
 NAME = "kinectv2_25"
-CLOSE = {"rtol": 1e-6, "atol": 1e-6}
+CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def trained(model):
@@ -142,6 +142,96 @@ def test_layouts_of_one_graph_are_ambiguous(monkeypatch):
     with pytest.raises(InputError, match="candidates are kinectv2_25, twin"):
         load_pretrained(state)
     assert list(load_pretrained(state, layouts=["twin"]).encoder.layouts) == ["twin"]
+
+
+def pyskl(layout=NAME, strategy="spatial", **options):
+    torch.manual_seed(0)
+    layout = layouts.get(layout) if isinstance(layout, str) else layout
+    return trained(PysklRecognizer(layout.adjacency(strategy), **options))
+
+
+def idle_importance(model, value=1.0):
+    """Where the graph is 0 its importance stays at 1, or fades with the weight decay."""
+    for block in model.backbone.gcn:
+        block.gcn.PA.data[block.gcn.A == 0] = value
+    return model
+
+
+# as pyskl has NTU's 25 joints: the thumb and the tip both hang on the hand
+PYSKL_NTU = Layout.from_dict(
+    layouts.get(NAME).to_dict()
+    | {
+        "name": "ntu_of_pyskl",
+        "aliases": [],
+        "bones": [
+            [child, child[0] + "han" if child in ("lhandtip", "rhandtip") else parent]
+            for child, parent in layouts.get(NAME).to_dict()["bones"]
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("layout", "strategy", "options"),
+    [
+        (NAME, "spatial", {"adaptive": "importance"}),
+        ("openpose_18", "spatial", {"adaptive": None, "in_channels": 2}),
+        (PYSKL_NTU, "spatial", {"adaptive": "importance"}),
+    ],
+)
+def test_pyskls_plain_st_gcn_is_read(layout, strategy, options, tmp_path):
+    model = pyskl(layout, strategy, **options)
+    if options["adaptive"]:
+        idle_importance(model, 0.7)
+    torch.save({"meta": {"epoch": 3}, "state_dict": model.state_dict()}, tmp_path / "epoch_3.pth")
+    given = [layout] if layout is PYSKL_NTU else None
+    ours, unused = load_pretrained(tmp_path / "epoch_3.pth", given)
+    assert unused == ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
+    assert ours.blocks[1].dropout.p == 0
+    name = layout.name if layout is PYSKL_NTU else layout
+    assert list(ours.layouts) == [name]
+    x = clips(ours.layouts[name].num_joints, options.get("in_channels", 3))
+    torch.testing.assert_close(ours(x), model.features(x), **CLOSE)
+
+
+def add_branches(state):
+    state["backbone.gcn.3.tcn.branches.0.0.weight"] = torch.zeros(2, 4, 1, 1)
+
+
+def add_inner_residual(state):
+    state["backbone.gcn.0.gcn.down.0.weight"] = torch.zeros(4, 3, 1, 1)
+
+
+def forget(key):
+    return lambda state: state.pop(key)
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "message"),
+    [
+        ({}, add_branches, "block 3 has several temporal branches .tcn_type='mstcn'"),
+        ({}, add_inner_residual, "block 0 has a residual within its graph convolution"),
+        ({"adaptive": "init"}, None, "block 1 has another graph than block 0 .gcn_adaptive='init'"),
+        ({"adaptive": "offset"}, None, "block 0 adds to its graph .gcn_adaptive='offset'"),
+        ({"conv_pos": "post"}, None, "gcn_conv_pos='post'"),
+        ({"bodies": 2}, None, "data_bn has 150 features for 25 joints of 3 channels"),
+        ({"widths": (4,) * 10}, None, "block 4 has width 4, wanted 8"),
+        ({"widths": WIDTHS[:9]}, None, "has 9 blocks, wanted 10"),
+        ({}, forget("backbone.gcn.5.tcn.bn.weight"), "block 5 has no 'gcn.5.tcn.bn.weight'"),
+        ({}, forget("backbone.gcn.5.gcn.A"), "block 5 has no 'gcn.5.gcn.A'"),
+        ({}, forget("backbone.gcn.0.gcn.A"), "block 0 has no 'gcn.0.gcn.A'"),
+    ],
+)
+def test_others_of_pyskls_family_are_refused_with_the_difference(options, change, message):
+    model = pyskl(**options)
+    if options.get("adaptive", "importance") == "importance":
+        idle_importance(model)
+    state = dict(model.state_dict())
+    if change is not None:
+        change(state)
+    with pytest.raises(InputError, match=message) as caught:
+        load_pretrained(state)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_run_of_this_library_is_read_back(tmp_path):

@@ -86,11 +86,15 @@ def test_a_layout_unseen_in_pretraining_joins_with_its_own_norm_and_graph():
     assert model.input_norm[ROBOT.name].num_features == 9
 
 
-def test_a_layout_that_joins_takes_the_mode_and_dtype_of_the_encoder():
-    model = encoder(A).double()
+@pytest.mark.parametrize("place", [torch.float64, "meta"])
+def test_a_layout_that_joins_takes_the_mode_and_the_place_of_the_encoder(place):
+    model = encoder(A).to(place)
+    parts = [*model.parameters(), *model.buffers()]
+    before = {(x.dtype, x.device) for x in parts}
     model.add_layout(ROBOT)
     assert not model.input_norm[ROBOT.name].training
-    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    now = [*model.parameters(), *model.buffers()]
+    assert len(now) > len(parts) and {(x.dtype, x.device) for x in now} == before
 
 
 @pytest.mark.parametrize(
