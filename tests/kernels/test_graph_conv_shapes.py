@@ -111,6 +111,14 @@ def test_any_number_of_frames_and_samples(backend, n, t):
     check(backend, torch.float32, n=n, t=t, c_in=32, c_out=32, v=25)
 
 
+@pytest.mark.parametrize("n, t", [(2, 0), (0, 3)])
+def test_nothing_comes_of_nothing(backend, n, t):
+    tensors, rest = case(n=n, t=t, c_in=32, c_out=32)
+    got = results(backend, tensors, rest, torch.float32)
+    assert got["y"].shape == (n, 32, t, 9)
+    assert all(not got[name].any() for name in NAMES)
+
+
 def test_many_wide_tiles_of_joints_sorted_by_partition(backend):
     check(backend, torch.float32, n=5, t=40, c_in=48, c_out=40, v=42, mixed=True)
 

@@ -104,10 +104,13 @@ class Activations {
   void clear(const Tile& tile, int64_t joints) const {
     Group masked;
     for (int64_t v = joints; v < tensor_.size(3); ++v) masked.add(v);
+    const int64_t channels = tensor_.size(1);
+    const bool together = channels_together() && stride_[3] == channels;
     each_run(tile, {masked}, [&](auto* to, int64_t rows, int64_t) {
+      const std::remove_pointer_t<decltype(to)> zero = 0;
+      if (together) return void(std::fill_n(to, rows * channels, zero));
       for (int64_t r = 0; r < rows; ++r)
-        for (int64_t c = 0; c < tensor_.size(1); ++c)
-          to[r * stride_[3] + c * stride_[1]] = std::remove_pointer_t<decltype(to)>(0);
+        for (int64_t c = 0; c < channels; ++c) to[r * stride_[3] + c * stride_[1]] = zero;
     });
   }
 

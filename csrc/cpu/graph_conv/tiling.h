@@ -37,6 +37,7 @@ struct Tiling {
     frames = std::clamp<int64_t>(kCacheBytes / (s.joints * row_bytes), 1,
                                  std::max<int64_t>(s.frames, 1));
     per_sample = (s.frames + frames - 1) / frames;
+    if (per_sample) frames = (s.frames + per_sample - 1) / per_sample;  // tiles of like size
     count = s.samples * per_sample;
   }
 

@@ -1,0 +1,87 @@
+// The inner loops of InfoNCE, for one instruction set: see simd.h, which is included here, for what
+// must be defined before.
+
+#include "../simd.h"
+#include "exp2.h"
+
+// f(c, std::integral_constant<int, N>) for every N vectors of columns, from column c on.
+template <class S, class F>
+SIMD_INLINE void each_columns(int64_t width, const F& f) {
+  constexpr int64_t L = kLanes<S>;
+  int64_t c = 0;
+  for (; c + 4 * L <= width; c += 4 * L) f(c, std::integral_constant<int, 4>());
+  for (; c < width; c += L) f(c, std::integral_constant<int, 1>());
+}
+
+// The largest number of each column of x (rows, width); NaN is passed over.
+template <class S>
+SIMD_TARGET void column_max(const S* x, int64_t rows, int64_t width, S* largest) {
+  constexpr int64_t L = kLanes<S>;
+  each_columns<S>(width, [&]<int N>(int64_t c, std::integral_constant<int, N>) SIMD_TARGET {
+    Vector<S> top[N];
+    for (int i = 0; i < N; ++i) top[i] = Vector<S>{} - std::numeric_limits<S>::infinity();
+    for (int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+      for (int i = 0; i < N; ++i) {
+        const Vector<S> v = load(x + r * width + c + i * L);
+        top[i] = v > top[i] ? v : top[i];
+      }
+    for (int i = 0; i < N; ++i) store(largest + c + i * L, top[i]);
+  });
+}
+
+// x (rows, width) becomes 2^((x - shift) * factor), shift being a number a column; and its sums.
+template <class S>
+SIMD_TARGET void weigh(S* x, int64_t rows, int64_t width, const S* shift, S factor, S* sum) {
+  constexpr int64_t L = kLanes<S>;
+  each_columns<S>(width, [&]<int N>(int64_t c, std::integral_constant<int, N>) SIMD_TARGET {
+    Vector<S> low[N], total[N] = {};
+    for (int i = 0; i < N; ++i) low[i] = load(shift + c + i * L);
+    for (int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+      for (int i = 0; i < N; ++i) {
+        S* at = x + r * width + c + i * L;
+        const Vector<S> weight = exp2_of<S>((load(at) - low[i]) * factor);
+        total[i] += weight;
+        store(at, weight);
+      }
+    for (int i = 0; i < N; ++i) store(sum + c + i * L, total[i]);
+  });
+}
+
+template <class S>
+SIMD_TARGET S dot(const S* a, const S* b, int64_t n) {
+  constexpr int64_t L = kLanes<S>;
+  Vector<S> sum = {};
+  int64_t i = 0;
+  for (; i + L <= n; i += L) sum += load(a + i) * load(b + i);
+  S total = sum_lanes<S>(sum);
+  for (; i < n; ++i) total += a[i] * b[i];
+  return total;
+}
+
+template <class S>
+SIMD_TARGET void widen_bfloat16(const uint16_t* in, int64_t n, S* out) {
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = static_cast<S>(std::bit_cast<float>(static_cast<uint32_t>(in[i]) << 16));
+}
+
+// Exact for every float16, and without an arithmetic on subnormal numbers, which may be off: those
+// of float16 get the exponent 2^-14 and a leading 1, which is subtracted again.
+template <class S>
+SIMD_TARGET void widen_half(const uint16_t* in, int64_t n, S* out) {
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t magnitude = (in[i] & 0x7fffu) << 13, sign = (in[i] & 0x8000u) << 16;
+    const uint32_t exponent = magnitude & 0x0f800000u;
+    const uint32_t bias = exponent == 0x0f800000u ? 224u << 23 : 112u << 23;  // Inf and NaN
+    const float subnormal = std::bit_cast<float>(magnitude + (113u << 23)) - 0x1p-14f;
+    const uint32_t bits =
+        exponent == 0 ? std::bit_cast<uint32_t>(subnormal) : magnitude + bias;
+    out[i] = static_cast<S>(std::bit_cast<float>(bits | sign));
+  }
+}
+
+template <class S>
+constexpr Kernels<S> kKernels = {
+    kLanes<S>, &product<S, false>, &product<S, true>,  &column_max<S>,
+    &weigh<S>, &dot<S>,            &widen_bfloat16<S>, &widen_half<S>};

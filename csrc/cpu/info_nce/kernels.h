@@ -1,0 +1,36 @@
+#pragma once
+// The inner loops for this processor's instruction set.
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "../strided.h"
+
+namespace msclr::info_nce_cpu {
+
+template <class S>
+struct Kernels {
+  using Product = void(int64_t, int64_t, int64_t, Strided<S>, const S*, int64_t, S*, int64_t);
+  int64_t lanes;
+  Product *product, *product_add;
+  void (*column_max)(const S*, int64_t, int64_t, S*);
+  void (*weigh)(S*, int64_t, int64_t, const S*, S, S*);
+  S (*dot)(const S*, const S*, int64_t);
+  void (*widen_bfloat16)(const uint16_t*, int64_t, S*);
+  void (*widen_half)(const uint16_t*, int64_t, S*);
+};
+
+#define SIMD_KERNELS "info_nce/inner_loops.h"
+#include "../simd_targets.h"
+#undef SIMD_KERNELS
+
+template <class S>
+const Kernels<S>& kernels() {
+  static const Kernels<S>& best = SIMD_CHOOSE(kKernels<S>);
+  return best;
+}
+
+}  // namespace msclr::info_nce_cpu

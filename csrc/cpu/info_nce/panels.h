@@ -1,0 +1,89 @@
+#pragma once
+
+#include "../buffer.h"
+#include "rows.h"
+
+namespace msclr::info_nce_cpu {
+
+// Similarities of so many bank rows are in cache at a time.
+constexpr int64_t kTile = 96;
+
+// The columns of a panel, a multiple of every processor's lanes; kTile rows of it fit the
+// first-level cache.
+template <class S>
+constexpr int64_t kPanel = 256 / sizeof(S);
+
+// Some of a block of queries, transposed: (D, width), width being `count` rounded up to whole
+// vectors; zeros fill it up.
+template <class S>
+struct Panel {
+  const S* queries;
+  int64_t first, count, width;  // the first of the block's rows
+};
+
+// A block of queries as the right-hand side of similarities = bank queries^T. The lanes of a vector
+// belong to as many queries, so no sum or maximum ever runs across one.
+template <class S>
+class Panels {
+ public:
+  Panels(const Rows& queries, int64_t first, int64_t count)
+      : dim_(queries.dim()),
+        count_(count),
+        data_(dim_ * round_up(count, kernels<S>().lanes)) {
+    std::vector<S> row(dim_);
+    each([&](const Panel<S>& panel) {
+      S* to = data_.get() + dim_ * panel.first;
+      std::fill_n(to, dim_ * panel.width, S(0));
+      for (int64_t r = 0; r < panel.count; ++r) {
+        queries.read(first + panel.first + r, 1, row.data(), dim_);
+        for (int64_t c = 0; c < dim_; ++c) to[c * panel.width + r] = row[c];
+      }
+    });
+  }
+
+  template <class F>
+  void each(const F& f) const {
+    for (int64_t r = 0; r < count_; r += kPanel<S>) {
+      const int64_t count = std::min(kPanel<S>, count_ - r);
+      f(Panel<S>{data_.get() + dim_ * r, r, count, round_up(count, kernels<S>().lanes)});
+    }
+  }
+
+ private:
+  int64_t dim_, count_;
+  Buffer<S> data_;
+};
+
+// Rows of the bank as numbers, a tile at a time. The rows are a cache line longer than needed: a
+// power of two between them would leave most of the first-level cache unused.
+template <class S>
+class BankTile {
+ public:
+  explicit BankTile(int64_t dim)
+      : dim_(dim), stride_(round_up(dim, kernels<S>().lanes) + 64 / sizeof(S)), data_(kTile * stride_) {}
+
+  void read(const Rows& bank, int64_t first, int64_t count) {
+    bank.read(first, count, data_.get(), stride_);
+    count_ = count;
+  }
+
+  // to (count, width) = bank rows times queries
+  void similarities(const Panel<S>& panel, S* to) const {
+    kernels<S>().product(count_, panel.width, dim_, {data_.get(), stride_, 1}, panel.queries,
+                         panel.width, to, panel.width);
+  }
+
+  // to (queries, D) += weights^T times bank rows, weights being (count, width)
+  void add_weighted(const Panel<S>& panel, const S* weights, S* to, int64_t to_stride) const {
+    kernels<S>().product_add(panel.count, round_up(dim_, kernels<S>().lanes), count_,
+                             {weights, 1, panel.width}, data_.get(), stride_, to, to_stride);
+  }
+
+  int64_t count() const { return count_; }
+
+ private:
+  int64_t dim_, stride_, count_ = 0;
+  Buffer<S> data_;
+};
+
+}  // namespace msclr::info_nce_cpu
