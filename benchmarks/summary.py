@@ -15,7 +15,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     """One a row: its sizes, and for each part our milliseconds and the ratio to the best other."""
     for row in result.get("rows", []):
         sizes = [f"{k} {v}" for k, v in row.items() if not isinstance(v, (dict, list))]
-        ratios = [f"{k} {v:.2f}x" for k, v in row.get("ratios", {}).items()]
+        ratios = [f"{k} {v:.2f}x" for k, v in row.get("ratio", {}).items()]
         yield "; ".join([" ".join(sizes), *ratios, *filter(None, map(_part, PARTS, [row] * 2))])
 
 

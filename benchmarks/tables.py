@@ -60,17 +60,25 @@ def demo() -> Rows:
 
 
 def graph_conv(name: str) -> Rows:
-    """A row a shape: milliseconds and the ratio to the best of PyTorch's forms in the same run."""
+    """A row a shape: milliseconds, the ratio to the best of PyTorch's forms in the same run, peak
+    extra memory over the size of the results, and the rate of operations over that of a large
+    matrix product."""
     path = RESULTS / f"graph_conv-{name}.json"
     if not path.exists():
         return [["not yet measured"]]
     result = _read(path)
-    rows = [["N", "V", "C_in to C_out", "T", "forward, ms", "ratio", "with backward, ms", "ratio"]]
+    columns = ["ms", "ratio", "memory", "of GEMM"]
+    rows = [["N", "V", "C_in to C_out", "T", *columns, *(f"with backward: {c}" for c in columns)]]
     for row in result["rows"]:
         cells = [str(row["N"]), str(row["V"]), f"{row['C_in']} to {row['C_out']}", str(row["T"])]
-        for key in ("forward", "forward_backward"):
-            ours = row[key]["seconds"]["ours"]["median"]
-            cells += [f"{1e3 * ours:.2f}", f"{row[key]['ratio']:.1f}x"]
+        for part in (row["forward"], row["forward_backward"]):
+            rate = part["gflop_s"] / result["ceilings"]["gemm_gflop_s"]
+            cells += [
+                f"{1e3 * part['seconds']['ours']['median']:.2f}",
+                f"{part['ratio']:.1f}x",
+                f"{part['peak_extra_bytes']['ours'] / part['results_bytes']:.2f}",
+                f"{100 * rate:.0f} %",
+            ]
         rows.append(cells)
     return rows
 
