@@ -3,10 +3,11 @@ VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 INSTALLED := $(VENV)/.msclr-installed
 CPP_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CPP_TESTS := $(wildcard tests/kernels/*/*.cpp tests/kernels/*/*.h)
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install test demo lint format wheel clean
+.PHONY: help install test sanitize demo lint format wheel clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -16,18 +17,30 @@ install: $(INSTALLED)  ## make .venv, with the package installed in place (PYTHO
 test: $(INSTALLED)  ## run the tests
 	@$(VENV)/bin/python -m pytest -n 2
 
+SANITIZED := build/sanitized
+SANITIZERS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+sanitize: $(INSTALLED)  ## run the tests of the C++ operators under AddressSanitizer and UBSan
+	rm -rf $(SANITIZED)
+	CFLAGS="$(SANITIZERS)" $(VENV)/bin/python setup.py --quiet build --build-lib $(SANITIZED)
+	cp -r tests csrc pyproject.toml $(SANITIZED)
+	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. \
+	LD_PRELOAD="$$(for l in asan ubsan stdc++; do g++ -print-file-name=lib$$l.so; done | tr '\n' ' ')" \
+	$(CURDIR)/$(VENV)/bin/python -m pytest -q -p no:cacheprovider tests/kernels \
+	-k "not compile and not export and not ahead and not interpreted and not forty and not 31"
+
 demo: $(INSTALLED)  ## prepare, pretrain and evaluate on generated data, ends with a report page
 	@$(VENV)/bin/msclr demo
 
 lint: $(INSTALLED)  ## check style and format of Python and C++
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/clang-format --dry-run -Werror $(CPP_FILES)
+	$(VENV)/bin/clang-format --dry-run -Werror $(CPP_FILES) $(CPP_TESTS)
 
 format: $(INSTALLED)  ## put Python and C++ into format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/clang-format -i $(CPP_FILES)
+	$(VENV)/bin/clang-format -i $(CPP_FILES) $(CPP_TESTS)
 
 wheel: $(INSTALLED)  ## build a wheel into dist/
 	rm -rf build/lib*  # or modules deleted since would be in it

@@ -1,11 +1,14 @@
-"""Compiles csrc/ into kernels/_C.so and lists the packages; all else stands in pyproject.toml.
+"""Compiles csrc/ into kernels/_C.so and, with nvcc, csrc/cuda/ into kernels/_C_cuda.so; lists the
+packages. All else stands in pyproject.toml.
 
-_C.so holds operators and no Python symbols: `torch.ops.load_library` loads it
-(kernels/_backend.py), any Python version can, and so can every torch from 2.10 on. Where it
+The libraries hold operators and no Python symbols: `torch.ops.load_library` loads them
+(kernels/_backend.py), any Python version can, and so can every torch from 2.10 on. Where one
 cannot be compiled the package installs without it, with a warning, and runs on PyTorch's own ops.
 """
 
+import os
 import shlex
+import shutil
 import subprocess
 import warnings
 from glob import glob
@@ -18,6 +21,7 @@ if int(__version__.split(".")[0]) < 77:  # a fresh environment of Python 3.11 co
     )
 
 SOURCES = sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp"))
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # LibTorch's, of 2.10
 FLAGS = [
     "-std=c++20",
     "-O3",
@@ -26,7 +30,20 @@ FLAGS = [
     "-Wno-psabi",  # vector types pass between inlined functions only
     "-ffp-contract=fast",  # a * b + c is one instruction
     "-fvisibility=hidden",
-    "-DTORCH_TARGET_VERSION=0x020a000000000000",  # LibTorch's stable ABI of 2.10
+    STABLE_ABI,
+]
+
+CUDA_SOURCES = sorted(glob("csrc/cuda/*.cu"))
+CUDA_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-shared",  # with CUDA's runtime inside, which is nvcc's default
+    "--compiler-options=-fPIC,-fvisibility=hidden",
+    # Machine code for Ampere and its successors up to Ada, and for Hopper; PTX for what came later.
+    "--generate-code=arch=compute_80,code=[sm_80,compute_80]",
+    "--generate-code=arch=compute_90a,code=sm_90a",
+    "--threads=0",
+    STABLE_ABI,
 ]
 
 
@@ -55,18 +72,50 @@ def why_not_compilable() -> str:
     return ""
 
 
+def cuda_compiler() -> str | None:
+    """The path of nvcc: that of CUDA_HOME, or the one on PATH."""
+    home = os.environ.get("CUDA_HOME")
+    return shutil.which("nvcc", path=f"{home}/bin" if home else None)
+
+
+def compile_cuda_operators(nvcc: str, target: str) -> None:
+    """Compile csrc/cuda/ into the library ``target``."""
+    from setuptools.errors import CompileError
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    folders = [f"-I{p}" for p in include_paths()] + [f"-L{p}" for p in library_paths()]
+    # libtorch.so, of which nothing is used by name, brings in the library with CUDA's functions.
+    libraries = ["-Xlinker", "--no-as-needed", "-ltorch"]
+    command = [nvcc, *CUDA_FLAGS, *folders, *CUDA_SOURCES, *libraries, "-o", target]
+    print(shlex.join(command), flush=True)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if subprocess.run(command).returncode:
+        raise CompileError(f"{nvcc} cannot compile csrc/cuda/")
+
+
 def compiled_operators() -> dict:
     """The arguments of setup() that build the libraries; none where nothing can be compiled."""
     if problem := why_not_compilable():
         warnings.warn(f"msclr is built without its compiled operators: {problem}", stacklevel=2)
         return {}
     from setuptools.command.bdist_wheel import bdist_wheel
+    from setuptools.modified import newer_group
     from torch.utils.cpp_extension import BuildExtension, include_paths, library_paths
 
     class BuildOperators(BuildExtension.with_options(no_python_abi_suffix=True)):
         def finalize_options(self):
             super().finalize_options()
             self.build_temp = "build/operators"  # kept, so that ninja compiles what changed only
+
+        def build_extension(self, extension):
+            if extension is not cuda_operators:
+                return super().build_extension(extension)
+            kept = os.path.join(self.build_temp, "_C_cuda.so")
+            if newer_group(extension.depends, kept):
+                compile_cuda_operators(nvcc, kept)
+            target = self.get_ext_fullpath(extension.name)
+            self.mkpath(os.path.dirname(target))
+            self.copy_file(kept, target)
 
     class AnyPythonWheel(bdist_wheel):
         def get_tag(self):
@@ -75,16 +124,28 @@ def compiled_operators() -> dict:
     operators = Extension(
         "msclr.kernels._C",  # beside _backend.py, installed or in place
         SOURCES,
-        depends=glob("csrc/*.h") + glob("csrc/cpu/*.h"),
+        depends=[*glob("csrc/*.h"), *glob("csrc/cpu/**/*.h", recursive=True)],
         include_dirs=include_paths(),
         library_dirs=library_paths(),
         libraries=["torch_cpu"],
         extra_compile_args=FLAGS,
     )
-    # A library of csrc/cuda/*.cu joins this list as a second one, `_C_cuda`: one with CUDA symbols
-    # does not load in a torch without CUDA.
+    # A library of its own: one with CUDA's symbols does not load in a torch without CUDA. It names
+    # no sources, for torch's build of them wants a torch with CUDA.
+    cuda_operators = Extension(
+        "msclr.kernels._C_cuda",
+        [],
+        depends=["setup.py", *glob("csrc/*.h"), *glob("csrc/cuda/**/*.*", recursive=True)],
+        optional=True,  # a failure is a warning
+    )
+    nvcc = cuda_compiler()
+    if not nvcc:
+        warnings.warn(
+            "msclr is built without its CUDA operators: no nvcc in CUDA_HOME or on PATH",
+            stacklevel=2,
+        )
     return {
-        "ext_modules": [operators],
+        "ext_modules": [operators, *([cuda_operators] if nvcc else [])],
         "cmdclass": {"build_ext": BuildOperators, "bdist_wheel": AnyPythonWheel},
     }
 

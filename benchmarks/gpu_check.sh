@@ -31,7 +31,7 @@ build() {
     "$python" setup.py build_ext --inplace || return
   fi
   # The package as an installation would lay it out, so that none is needed.
-  rm -rf "$tree" && mkdir -p "$tree" && cp -r msclr benchmarks tests pyproject.toml "$tree" &&
+  rm -rf "$tree" && mkdir -p "$tree" && cp -r msclr benchmarks tests csrc pyproject.toml "$tree" &&
     cp -r kernels "$tree/msclr/kernels" && cd "$tree" &&
     "$python" -c 'from msclr import kernels; print(kernels.backends())'
 }

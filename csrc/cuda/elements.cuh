@@ -36,15 +36,18 @@ __device__ S read(const View& view, int64_t offset) {
       return static_cast<S>(static_cast<const double*>(view.data)[offset]);
     case Type::kHalf:
       return to_float(static_cast<const Half*>(view.data)[offset]);
-    case Type::kBFloat16:
-      return to_float(static_cast<const BFloat16*>(view.data)[offset]);
-    case Type::kInt32:
-      return static_cast<S>(static_cast<const int32_t*>(view.data)[offset]);
-    case Type::kInt64:
-      return static_cast<S>(static_cast<const int64_t*>(view.data)[offset]);
     default:
-      return static_cast<S>(static_cast<const bool*>(view.data)[offset]);
+      return to_float(static_cast<const BFloat16*>(view.data)[offset]);
   }
+}
+
+__device__ inline int read_integer(const View& view, int64_t offset) {
+  if (view.type == Type::kInt32) return static_cast<const int32_t*>(view.data)[offset];
+  return static_cast<int>(static_cast<const int64_t*>(view.data)[offset]);
+}
+
+__device__ inline bool read_bool(const View& view, int64_t offset) {
+  return static_cast<const bool*>(view.data)[offset];
 }
 
 template <class S>

@@ -178,10 +178,14 @@ template <class T>
 __device__ void store(const ConvolveArguments<T>& a, const Tile& tile, int first_row, int columns,
                       int lane, const float (&sums)[2][8][4], T* out) {
   const Activations& y = a.y;
-  const int first = blockIdx.y * kColumns, width = y.vector ? 8 : 1, pieces = columns / width;
+  T* const start = tile_start<T>(y, tile) + blockIdx.y * kColumns * y.channel;
+  auto place = [&](int row) {
+    const int t = tile.frame_of(row);
+    return start + t * y.frame + (row - t * tile.joints) * y.joint;
+  };
 #pragma unroll
   for (int m = 0; m < 2; ++m) {
-    const int rows = min(16, tile.rows() - first_row - 16 * m);
+    const int first = first_row + 16 * m, rows = min(16, tile.rows() - first);
     if (rows <= 0) break;
 #pragma unroll
     for (int n = 0; n < 8; ++n)
@@ -190,16 +194,16 @@ __device__ void store(const ConvolveArguments<T>& a, const Tile& tile, int first
         *reinterpret_cast<uint32_t*>(out + (8 * h + lane / 4) * kPitch + n * 8 + lane % 4 * 2) =
             pack<T>(sums[m][n][2 * h], sums[m][n][2 * h + 1]);
     __syncwarp();
-    for (int i = lane; i < rows * pieces; i += 32) {
-      const auto [row, piece] = position(y, i, rows, pieces);
-      const int tile_row = first_row + 16 * m + row, t = tile.frame_of(tile_row);
-      T* to = tile_start<T>(y, tile) + t * y.frame + (tile_row - t * tile.joints) * y.joint +
-              (first + piece * width) * y.channel;
-      const T* from = out + row * kPitch + piece * width;
-      if (y.vector)
-        store16(to, load16(from));
-      else
-        *to = *from;
+    if (y.vector) {
+      const int piece = lane % 8 * 8;
+      for (int row = lane / 8; row < rows && piece < columns; row += 4)
+        store16(place(first + row) + piece, load16(out + row * kPitch + piece));
+    } else {
+#pragma unroll 1
+      for (int i = lane; i < rows * columns; i += 32) {
+        const auto [row, column] = position(y, i, rows, columns);
+        place(first + row)[column * y.channel] = out[row * kPitch + column];
+      }
     }
     __syncwarp();
   }

@@ -93,6 +93,14 @@ class Launches {
     return std::clamp(at_once / rows, 1, tiles());
   }
 
+  // The same for blocks that take the tiles of one layout only: an odd number, or samples whose
+  // layouts take turns would leave every other block without work.
+  template <class Arguments>
+  int odd_shares(void (*kernel)(Arguments), int rows, int threads, int shared_bytes) {
+    const int most = shares(kernel, rows, threads, shared_bytes);
+    return most - (most > 0 && most % 2 == 0);
+  }
+
   template <class S>
   Graph<S> neighbours(bool outgoing) {
     const int64_t lists = int64_t{1} * matrices() * batch_.joints;

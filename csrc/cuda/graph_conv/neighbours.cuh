@@ -54,8 +54,7 @@ __global__ void __launch_bounds__(kListThreads) find_neighbours(const NeighbourA
     const int other = first + lane;
     const int v = a.outgoing ? joint : other, w = a.outgoing ? other : joint;
     const bool real = joint < joints && other < joints;
-    const bool wanted =
-        real && (!a.support.data || read<int>(a.support, offset(a.support, v, w)) != 0);
+    const bool wanted = real && (!a.support.data || read_bool(a.support, offset(a.support, v, w)));
     const S value = wanted ? read<S>(a.adjacency, offset(a.adjacency, v, w)) : S(0);
     const unsigned found = ballot(value != S(0));
     if (value != S(0)) {

@@ -60,7 +60,7 @@ class OnTensorCores : Launches<Device> {
     namespace g = adjacency_gradient;
     const auto kernel = adjacency_gradient_of_share<T>;
     const int rows = Base::matrices() * ceil_div(batch_.joints, g::kJoints);
-    const int shares = Base::shares(kernel, rows, g::kThreads, g::kSharedBytes);
+    const int shares = Base::odd_shares(kernel, rows, g::kThreads, g::kSharedBytes);
     AdjacencyGradientArguments<T> a{batch_, activations(p_.x), activations(grad)};
     a.adjacency = Base::template scratch<float>(shares * Base::links());
     if (shares > 0) {
@@ -77,7 +77,7 @@ class OnTensorCores : Launches<Device> {
     PackArguments<T> a{p_.weight, bias, partitions_};
     a.depth = static_cast<int>(depth), a.columns = static_cast<int>(columns);
     a.chunks = ceil_div(std::max(a.depth, 1), kPackedChannels);
-    a.padded = ceil_div(a.columns, kPackedColumns) * kPackedColumns;
+    a.padded = ceil_div(std::max(a.columns, 1), kPackedColumns) * kPackedColumns;
     a.transpose = transpose;
     const int64_t biases = int64_t{1} * partitions_ * a.padded;
     const int64_t size = biases * a.chunks * kPackedChannels;
@@ -129,7 +129,7 @@ class InFullPrecision : Launches<Device> {
   void adjacency_gradient(const View& grad, const View& adjacency) {
     const auto kernel = adjacency_gradient_scalar<S>;
     const int shared = scalar::kAdjacencyBytes<S>;
-    const int shares = Base::shares(kernel, Base::matrices(), scalar::kThreads, shared);
+    const int shares = Base::odd_shares(kernel, Base::matrices(), scalar::kThreads, shared);
     ScalarAdjacencyGradientArguments<S> a{arguments(p_.x, grad, p_.bias)};
     a.adjacency = Base::template scratch<S>(shares * Base::links());
     if (shares > 0) device_.run(kernel, shares, Base::matrices(), scalar::kThreads, shared, a);

@@ -131,15 +131,19 @@ __device__ S weight_of(const ScalarArguments<S>& a, int k, int column, int c, in
 }
 
 template <class S>
-__device__ S bias_of(const ScalarArguments<S>& a, int k, int column, int columns) {
-  if (!a.bias.data || column >= columns) return 0;
-  return read<S>(a.bias, (static_cast<int64_t>(k) * columns + column) * a.bias.stride[3]);
+__device__ void biases_of(const ScalarArguments<S>& a, int k, int first, int columns, S (&b)[4]) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    b[j] = 0;
+    if (a.bias.data && first + j < columns)
+      b[j] = read<S>(a.bias, (static_cast<int64_t>(k) * columns + first + j) * a.bias.stride[3]);
+  }
 }
 
 }  // namespace scalar
 
 template <class S>
-__global__ void __launch_bounds__(scalar::kThreads) convolve_scalar(const ScalarArguments<S> a) {
+__global__ void __launch_bounds__(scalar::kThreads, 2) convolve_scalar(const ScalarArguments<S> a) {
   using namespace scalar;
   S* shared = reinterpret_cast<S*>(dynamic_shared());
   const int first = blockIdx.y * kColumns, c_in = a.x.channels, c_out = a.y.channels;
@@ -151,18 +155,25 @@ __global__ void __launch_bounds__(scalar::kThreads) convolve_scalar(const Scalar
       product.add(
           c_in, shared, a.x, [&](int row, int c) { return aggregate(a, a.x, tile, k, row, c); },
           [&](int column, int c) { return weight_of(a, k, first + column, c, c_in, c_out); });
+    for (int k = 0; a.bias.data && k < a.partitions; ++k) {
+      const int lists = (tile.layout * a.partitions + k) * a.batch.joints;
+      S bias[4];
+      biases_of(a, k, first + product.column(0), c_out, bias);
+#pragma unroll
+      for (int i = 0; i < product.kRows; ++i) {
+        const int row = product.row(i);
+        if (row >= tile.rows()) continue;
+        const S factor = a.graph.sums[lists + row - tile.frame_of(row) * tile.joints];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) product.sums[i][j] += factor * bias[j];
+      }
+    }
 #pragma unroll
     for (int i = 0; i < product.kRows; ++i) {
-      const int row = product.row(i);
+      const int row = product.row(i), frame = tile.frame_of(row);
       if (row >= tile.rows()) continue;
-      const int frame = tile.frame_of(row), joint = row - frame * tile.joints;
-      for (int k = 0; a.bias.data && k < a.partitions; ++k) {
-        const S factor = a.graph.sums[(tile.layout * a.partitions + k) * a.batch.joints + joint];
-#pragma unroll
-        for (int j = 0; j < 4; ++j)
-          product.sums[i][j] += factor * bias_of(a, k, first + product.column(j), c_out);
-      }
-      S* to = tile_start<S>(a.y, tile) + frame * a.y.frame + joint * a.y.joint;
+      S* to =
+          tile_start<S>(a.y, tile) + frame * a.y.frame + (row - frame * tile.joints) * a.y.joint;
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const int column = first + product.column(j);
@@ -266,12 +277,13 @@ __global__ void __launch_bounds__(scalar::kThreads)
           c_in, shared, a.x, [&](int row, int c) { return element<S>(a.x, tile, row, c); },
           [&](int column, int c) { return weight_of(a, k, first + column, c, c_in, c_out); });
       __syncthreads();  // with no input channels, the product had no barrier
+      S bias[4];
+      biases_of(a, k, first + product.column(0), c_out, bias);
 #pragma unroll
       for (int i = 0; i < product.kRows; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-          p[product.row(i) * kAdjacencyPitch + product.column(j)] =
-              product.sums[i][j] + bias_of(a, k, first + product.column(j), c_out);
+          p[product.row(i) * kAdjacencyPitch + product.column(j)] = product.sums[i][j] + bias[j];
       for (int i = threadIdx.x; i < kTileRows * kAdjacencyColumns; i += kThreads) {
         const auto [row, c] = position(a.y, i, kTileRows, kAdjacencyColumns);
         g[row * kAdjacencyPitch + c] = element<S>(a.y, tile, row, first + c);

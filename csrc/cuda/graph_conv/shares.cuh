@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kShareThreads) add_shares(const ShareArguments
       offset += rest % a.gradient.size[d] * a.support.stride[d];
       rest /= a.gradient.size[d];
     }
-    if (read<int>(a.support, offset) == 0) total = 0;
+    if (!read_bool(a.support, offset)) total = 0;
   }
   write(a.gradient, i, total);
 }

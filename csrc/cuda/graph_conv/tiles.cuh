@@ -24,12 +24,12 @@ struct Batch {
 
 __device__ inline int layout_of(const Batch& batch, int sample) {
   if (!batch.layout_index.data) return 0;
-  return read<int>(batch.layout_index, sample * batch.layout_index.stride[3]);
+  return read_integer(batch.layout_index, sample * batch.layout_index.stride[3]);
 }
 
 __device__ inline int joints_of(const Batch& batch, int layout) {
   if (!batch.joint_counts.data) return batch.joints;
-  return read<int>(batch.joint_counts, layout * batch.joint_counts.stride[3]);
+  return read_integer(batch.joint_counts, layout * batch.joint_counts.stride[3]);
 }
 
 struct Tile {
