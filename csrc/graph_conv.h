@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
 
 #include <optional>
 
@@ -18,6 +19,11 @@ struct Shape {
 inline Shape shape_of(const Tensor& x, const Tensor& weight, const Tensor& adjacency) {
   const int64_t dim = adjacency.dim();
   const int64_t k = adjacency.size(dim - 3);
+  // Python has checked the arguments; this keeps calls past it within their memory.
+  STD_TORCH_CHECK(weight.size(1) == x.size(1) && weight.size(0) % k == 0,
+                  "weight must be (K*C_out, C_in) with K as in adjacency and C_in as in x");
+  STD_TORCH_CHECK(adjacency.size(dim - 1) == x.size(3) && adjacency.size(dim - 2) == x.size(3),
+                  "adjacency must have V rows and columns, with V as in x");
   return {x.size(0),
           x.size(1),
           weight.size(0) / k,

@@ -107,3 +107,38 @@ def test_the_memory_format_of_x_is_kept():
     assert last.is_contiguous(memory_format=torch.channels_last)
     assert first.is_contiguous()
     torch.testing.assert_close(last, first)
+
+
+def test_two_runs_are_bit_for_bit_the_same():
+    tensors, (index, counts, support) = inputs(
+        n=40, c_in=32, c_out=33, t=9, v=17, k=3, dtype=torch.float32, mixed=True
+    )
+
+    def run():
+        y = kernels.masked_graph_conv(*tensors, index, counts, support, backend="cpu")
+        return torch.autograd.grad(y.square().sum(), tensors)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    first, *others = [run() for _ in range(4)]
+    torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
+
+
+def test_a_call_past_the_checks_of_python_stays_within_its_memory():
+    (x, weight, bias, adjacency), _ = inputs()
+    op = torch.ops.msclr.graph_conv
+    for wrong in (
+        (weight[:, :2], adjacency),
+        (weight[:5], adjacency),
+        (weight, adjacency[..., 1:]),
+    ):
+        with pytest.raises(RuntimeError, match="(weight|adjacency) must"):
+            op(x.detach(), wrong[0].detach(), None, wrong[1].detach())
+
+
+def test_the_operator_in_triton_has_the_compiled_one_s_schema():
+    for name in ("graph_conv", "graph_conv_backward"):
+        compiled = getattr(torch.ops.msclr, name).default._schema
+        triton = getattr(torch.ops.msclr, name.replace("conv", "conv_triton")).default._schema
+        assert str(triton).replace("_triton", "") == str(compiled)
