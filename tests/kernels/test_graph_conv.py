@@ -9,17 +9,35 @@ import pytest
 import torch
 
 from msclr.kernels import backends, graph_support, masked_graph_conv
+from msclr.kernels._backend import interpreted
 
 COUNTS = torch.tensor([3, 5, 0])  # real joints of three layouts in V = 5; the last has none
 INDEX = torch.tensor([1, 0, 2, 0])
 
 
-@pytest.fixture(params=["reference", "cpu"])
-def graph_conv(request):
-    """masked_graph_conv by each backend that can run here."""
+@pytest.fixture(params=["reference", "cpu", "triton"])
+def graph_conv(request, monkeypatch):
+    """masked_graph_conv by each backend that can run here; takes and returns tensors on the CPU."""
     if reason := backends()[request.param]:
         pytest.skip(reason)
-    return partial(masked_graph_conv, backend=request.param)
+    run = partial(masked_graph_conv, backend=request.param)
+    if request.param != "triton":
+        return run
+    if not interpreted():
+        return partial(on_the_gpu, run)
+    # Finite differences of every number would take the interpreter minutes.
+    along_a_direction = partial(torch.autograd.gradcheck, fast_mode=True)
+    monkeypatch.setattr(torch.autograd, "gradcheck", along_a_direction)
+    return run
+
+
+def on_the_gpu(run, *arguments, **options):
+    """What run makes of the same tensors on the GPU, with the CPU's autocast as its own."""
+    moved = [a if a is None else a.cuda() for a in arguments]
+    options = {name: a if a is None else a.cuda() for name, a in options.items()}
+    dtype, enabled = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
+    with torch.autocast("cuda", dtype, enabled=enabled):
+        return run(*moved, **options).cpu()
 
 
 def by_loops(x, weight, bias, adjacency, index=None, counts=None):
