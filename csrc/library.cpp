@@ -24,11 +24,38 @@ STABLE_TORCH_LIBRARY(msclr, m) {
 
   // queries (P, B, D), keys (B, D), bank (Q, D), temperature a scalar tensor, positives (B, R)
   // bank rows (-1: none); mined adds the top_k of every view to them.
-  // -> loss (P, B), distribution (P, B), log_sum_exp (P, B), top_k (P, B, top_k) int64, and
-  // mean (P, B, D) = sum_j softmax(s)_j k_j, which the gradient of the queries is made of.
-  // distribution is empty without a teacher.
+  // -> loss (P, B), distribution (P, B), empty without a teacher, log_sum_exp (P, B), top_k
+  // (P, B, top_k) int64, and what the gradient of the queries is made of: mean (P, B, D) =
+  // sum_j softmax(s)_j k_j over key and bank, and positive (B, D), the mean of the positive rows.
   m.def(
       "info_nce(Tensor queries, Tensor keys, Tensor? bank, Tensor temperature, "
       "int? teacher=None, int top_k=0, Tensor? positives=None, bool mined=False) "
-      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+
+  // The gradients of queries, keys, bank and temperature; an empty tensor where one is not wanted.
+  // mined: the forward's top_k where that was asked to mine. bank, positives and mined matter only
+  // where keys or bank want a gradient.
+  m.def(
+      "info_nce_backward(Tensor grad_loss, Tensor grad_distribution, Tensor grad_log_sum_exp, "
+      "Tensor queries, Tensor keys, Tensor? bank, Tensor temperature, int? teacher, "
+      "Tensor? positives, Tensor? mined, Tensor log_sum_exp, Tensor mean, Tensor positive, "
+      "bool want_queries, bool want_keys, bool want_bank, bool want_temperature) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+
+  // views (P, B, D), temperature a scalar tensor, pairs: anchor view, key view, anchor view, ..;
+  // candidates (P, N, D), views if None, of which views' clips are those from `first` on; bank
+  // (Q, D). all_views: the other clips' views are all negatives, not the key's view alone.
+  // -> loss, and for the backward, (P, P, B) each, of anchor view, key view and clip: the
+  // log-sum-exp of the negatives' logits, and the positive's logit.
+  m.def(
+      "multi_view_info_nce(Tensor views, Tensor temperature, int[] pairs, Tensor? candidates, "
+      "int first, Tensor? bank, bool all_views) -> (Tensor, Tensor, Tensor)");
+
+  // The gradients of views, temperature, candidates and bank; an empty tensor where one is not
+  // wanted. Without candidates that of views has both its parts, as anchors and as candidates.
+  m.def(
+      "multi_view_info_nce_backward(Tensor grad, Tensor views, Tensor temperature, int[] pairs, "
+      "Tensor? candidates, int first, Tensor? bank, bool all_views, Tensor negatives, "
+      "Tensor positives, bool want_views, bool want_temperature, bool want_candidates, "
+      "bool want_bank) -> (Tensor, Tensor, Tensor, Tensor)");
 }

@@ -294,13 +294,16 @@ def _block(size: int, most: int = 128) -> int:
 
 def _convolve_blocks(call: _Call, channels_in: int, channels_out: int) -> dict[str, int]:
     narrow = max(channels_in, channels_out) <= 16
+    rows, most_out, warps, registers = 128, 64, 8, 80 if narrow else 128
+    if call.wants_registers:
+        rows, most_out, warps, registers = 64, 32, 4, 255
     return {
-        "BLOCK_M": 64 if call.wants_registers else 128,
-        "BLOCK_N": _block(channels_out, 32 if call.wants_registers else 64),
+        "BLOCK_M": rows,
+        "BLOCK_N": _block(channels_out, most_out),
         "BLOCK_C": _block(channels_in, 32),
-        "num_warps": 4 if narrow or call.wants_registers else 8,
-        # Without a limit ptxas spills now and then to stay below one of its own.
-        "maxnreg": 255 if call.wants_registers else 128,
+        "num_warps": warps,
+        # Without a limit ptxas spills now and then, to stay below one of its own.
+        "maxnreg": registers,
     }
 
 
@@ -322,13 +325,12 @@ def _weight_blocks(call: _Call) -> dict[str, int]:
 
 def _joint_blocks(call: _Call) -> dict[str, int]:
     large = call.joints > 64
-    most_in, most_out, together = 128 // call.x.element_size(), 32, call.partitions <= 3
-    if call.wants_registers:
-        most_in = most_out = 16 if large else 32
+    together = call.partitions <= 3 and not large and not call.wants_registers
+    most = 16 if large and call.wants_registers else 32
     return {
-        "GROUP": call.partitions if together and not large and not call.wants_registers else 1,
+        "GROUP": call.partitions if together else 1,
         "BLOCK_R": 128 if large else 64,
-        "BLOCK_C": _block(call.channels_in, most_in),
-        "BLOCK_O": _block(call.channels_out, most_out),
+        "BLOCK_C": _block(call.channels_in, most),
+        "BLOCK_O": _block(call.channels_out, most),
         "num_warps": 16 if large and call.wants_registers else 8,
     }

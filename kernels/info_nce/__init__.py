@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
+from torch import distributed as dist
 
 from msclr.kernels._backend import choose
-from msclr.kernels.info_nce import multi_view, reference
+from msclr.kernels.info_nce import multi_view, op, reference
 from msclr.kernels.info_nce.check import check_info_nce, check_multi_view
 from msclr.kernels.info_nce.reference import InfoNCEOutput
 
 __all__ = ["InfoNCEOutput", "info_nce", "multi_view_info_nce"]
 
-_INFO_NCE = {"reference": reference.info_nce}
+_INFO_NCE = {"reference": reference.info_nce} | {
+    backend: partial(op.info_nce, name) for backend, name in op.BACKENDS.items()
+}
 
 
 def info_nce(
@@ -42,7 +46,9 @@ def info_nce(
         top_k: how many of the nearest bank rows to return (ties: the lower row).
         positives: None (the key alone), (B, R) int64 bank rows that join the key (-1: none,
             repeats count once), or "mined": the union over views of their own ``top_k``.
-        backend: "reference", or None for the fastest that can run here.
+        backend: "cpu", "triton" or "reference" (see :func:`msclr.kernels.backends`), or None for
+            the fastest that can run here. "cpu" and "triton" keep no similarities: their memory
+            does not grow with Q. "triton" takes a D of up to 512 and a top_k of up to 16.
 
     Returns:
         :class:`InfoNCEOutput`: loss (P, B), distribution (P, B) or None (0 in the teacher's own
@@ -67,7 +73,8 @@ def multi_view_info_nce(
     bank: Tensor | None = None,
     pairs: Sequence[tuple[int, int]] | None = None,
     negatives: str = "view",
-    group: object | None = None,
+    group: dist.ProcessGroup | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """InfoNCE over several views of each clip of a batch, every view both query and key.
 
@@ -84,16 +91,25 @@ def multi_view_info_nce(
         negatives: "view" or "batch".
         group: a torch.distributed process group whose ranks each hold an equal share of the
             clips; candidates then come from all ranks, and the loss and its gradients, once
-            averaged over the ranks, are those of one process with the whole batch.
+            averaged over the ranks, are those of one process with the whole batch. The bank and
+            the other arguments are each rank's own.
+        backend: "cpu" or "reference" (see :func:`msclr.kernels.backends`), or None for the fastest
+            that can run here. "cpu" keeps no similarities: its memory is O(P B D), on W ranks
+            O(W P B D), and its results depend neither on the number of threads nor on timing.
 
     Returns:
-        The loss, a scalar; float32 for half-precision inputs.
+        The loss, a scalar; float32 for half-precision inputs. Gradients flow to views, bank and
+        temperature.
 
     Raises:
-        ValueError: an argument of the wrong shape, dtype or range; it is named.
+        ValueError: an argument of the wrong shape, dtype or range; it is named. Views of unlike
+            shapes are refused on every rank.
 
     Sources: Chen et al., "SimCLR" (ICML 2020), eq. 1; Tian et al., "Contrastive Multiview Coding"
     (ECCV 2020), full graph.
     """
+    multi_view.check_ranks(views, group)
     check_multi_view(views, temperature, bank, pairs, negatives)
-    return multi_view.multi_view_info_nce(views, temperature, bank, pairs, negatives, group)
+    return multi_view.multi_view_info_nce(
+        views, temperature, bank, pairs, negatives, group, backend
+    )

@@ -1,14 +1,23 @@
-"""Multi-view InfoNCE in plain PyTorch: the formula, pair by pair."""
+"""Multi-view InfoNCE: the clips of all ranks brought together, and the backend that runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import permutations
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from msclr.kernels._backend import choose
+from msclr.kernels.info_nce import multi_view_op, multi_view_reference
 from msclr.kernels.info_nce.reference import at_least_float32
+
+_BACKENDS = {"reference": multi_view_reference.multi_view_info_nce} | {
+    backend: partial(multi_view_op.multi_view_info_nce, name)
+    for backend, name in multi_view_op.BACKENDS.items()
+}
 
 
 def multi_view_info_nce(
@@ -17,48 +26,56 @@ def multi_view_info_nce(
     bank: Tensor | None,
     pairs: Sequence[tuple[int, int]] | None,
     negatives: str,
-    group: object | None,
+    group: dist.ProcessGroup | None,
+    backend: str | None,
 ) -> Tensor:
     """See :func:`msclr.kernels.multi_view_info_nce`."""
-    with torch.autocast(views.device.type, enabled=False):
-        views = at_least_float32(views)
-        count, batch, _ = views.shape
-        clips, first = _all_clips(views, group)  # (P, W * B, D)
-        own = torch.arange(first, first + batch, device=views.device)
-        losses = []
-        for i, j in pairs if pairs is not None else _ordered_pairs(count):
-            anchors = views[i] / temperature
-            logits = anchors @ clips[j].T  # (B, W * B), the positive at (b, own[b])
-            blocks = [logits]
-            if negatives == "batch":
-                others = [v for v in range(count) if v != j]
-                same_clip = torch.arange(clips.shape[1], device=views.device) == own[:, None]
-                blocks += [
-                    (anchors @ clips[v].T).masked_fill(same_clip, -torch.inf) for v in others
-                ]
-            if bank is not None:
-                blocks.append(anchors @ at_least_float32(bank).T)
-            log_sum_exp = torch.cat(blocks, dim=1).logsumexp(dim=1)
-            positive = logits.gather(1, own[:, None]).squeeze(1)
-            losses.append((log_sum_exp - positive).mean())
-        return torch.stack(losses).mean()
+    run = choose("multi_view_info_nce", _BACKENDS, backend, views.device)
+    if pairs is None:
+        pairs = list(permutations(range(len(views)), 2))
+    candidates, first = None, 0
+    if group is not None:
+        candidates, first = _AllClips.apply(views, group), group.rank() * views.shape[1]
+    return run(views, temperature, bank, pairs, negatives, candidates, first)
 
 
-def _ordered_pairs(count: int) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(count) for j in range(count) if i != j]
+def check_ranks(views: Tensor, group: dist.ProcessGroup | None) -> None:
+    """Raise ValueError on every rank unless all hold views of one shape.
 
-
-def _all_clips(views: Tensor, group: object | None) -> tuple[Tensor, int]:
-    """The views of every rank's clips in rank order, and where this rank's begin."""
+    To be called before a rank looks at its arguments alone: if one left, the others would wait.
+    """
     if group is None:
-        return views, 0
-    from torch.distributed.nn.functional import all_gather  # differentiable
+        return
+    own = torch.tensor([views.dim(), *views.shape[:3], 0, 0, 0][:4], device=views.device)
+    shapes = [torch.empty_like(own) for _ in range(group.size())]
+    dist.all_gather(shapes, own, group=group)
+    if any(not torch.equal(shape, own) for shape in shapes):
+        clips = [int(shape[2]) for shape in shapes]
+        if any(not torch.equal(shape[[0, 1, 3]], own[[0, 1, 3]]) for shape in shapes):
+            raise ValueError(f"views must be of one shape on every rank, here {tuple(views.shape)}")
+        raise ValueError(f"views must hold equally many clips on every rank, got {clips}")
 
-    sizes = [torch.zeros(1, dtype=torch.int64, device=views.device) for _ in range(group.size())]
-    dist.all_gather(sizes, sizes[0].new_tensor([views.shape[1]]), group=group)
-    if len({int(size) for size in sizes}) > 1:
-        got = [int(size) for size in sizes]
-        raise ValueError(f"views must hold equally many clips on every rank, got {got}")
-    return torch.cat(all_gather(views.contiguous(), group=group), dim=1), (
-        group.rank() * views.shape[1]
-    )
+
+class _AllClips(torch.autograd.Function):
+    """(P, B, D) of each rank -> (P, W * B, D) of all in rank order, at least float32.
+
+    The gradient of a rank's clips is the sum of what they get on every rank.
+    """
+
+    @staticmethod
+    def forward(ctx, views: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group, ctx.dtype = group, views.dtype
+        parts = views.new_empty(group.size(), *views.shape)  # (W, P, B, D)
+        dist.all_gather(list(parts), views.contiguous(), group=group)
+        return at_least_float32(parts.transpose(0, 1).flatten(1, 2))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        parts = grad.unflatten(1, (ctx.group.size(), -1)).transpose(0, 1).contiguous()
+        if dist.get_backend(ctx.group) == "nccl":
+            own = torch.empty_like(parts[0])
+            dist.reduce_scatter(own, list(parts), group=ctx.group)
+        else:  # which gloo does not have
+            dist.all_reduce(parts, group=ctx.group)
+            own = parts[ctx.group.rank()]
+        return own.to(ctx.dtype), None

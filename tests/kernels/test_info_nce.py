@@ -1,8 +1,12 @@
-"""info_nce equals its formula in plain loops, values and gradients; ties, permutations, errors."""
+"""info_nce equals its formula in plain loops, values and gradients; ties, permutations, errors.
+
+Every test runs with each backend that can run here.
+"""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,9 +14,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msclr.kernels import info_nce
+from msclr import kernels
 
 ROWS = torch.tensor([[0, 3, -1], [2, 2, 2], [-1, -1, -1], [6, 0, 6]])  # of a bank of 7, for B = 4
+
+
+@pytest.fixture(scope="module", params=["reference", "cpu"])
+def info_nce(request):
+    if problem := kernels.backends()[request.param]:
+        pytest.skip(problem)
+    return partial(kernels.info_nce, backend=request.param)
 
 
 def arguments(views=3, batch=4, dim=5, bank=7, seed=0):
@@ -26,6 +37,11 @@ def dot(a, b):
     return math.fsum(x * y for x, y in zip(a, b, strict=True))
 
 
+def log_of_sum(row):
+    top = max(row)
+    return top + math.log(math.fsum(math.exp(s - top) for s in row))
+
+
 def by_loops(queries, keys, bank, temperature, teacher=None, top_k=0, positives=None):
     """loss, distribution, log_sum_exp (P, B) and top_k (P, B, top_k) in Python numbers."""
     keys, bank = keys.tolist(), [] if bank is None else bank.tolist()
@@ -33,7 +49,7 @@ def by_loops(queries, keys, bank, temperature, teacher=None, top_k=0, positives=
         [[dot(q, k) / temperature for k in [keys[b], *bank]] for b, q in enumerate(view)]
         for view in queries.tolist()
     ]
-    log_sum_exp = [[math.log(math.fsum(map(math.exp, row))) for row in view] for view in logits]
+    log_sum_exp = [[log_of_sum(row) for row in view] for view in logits]
     nearest = [[sorted(range(len(bank)), key=lambda j, r=row: -r[j + 1])[:top_k] for row in view]
                for view in logits]  # fmt: skip
     loss = [[0.0] * len(keys) for _ in logits]
@@ -55,7 +71,7 @@ def by_loops(queries, keys, bank, temperature, teacher=None, top_k=0, positives=
     return *tensors, torch.tensor(nearest, dtype=torch.int64)
 
 
-def assert_is_the_formula(queries, keys, bank, temperature=0.07, **options):
+def assert_is_the_formula(info_nce, queries, keys, bank, temperature=0.07, **options):
     out = info_nce(queries, keys, bank, temperature, **options)
     loss, distribution, log_sum_exp, top_k = by_loops(queries, keys, bank, temperature, **options)
     torch.testing.assert_close(out.loss, loss)
@@ -73,32 +89,37 @@ def assert_is_the_formula(queries, keys, bank, temperature=0.07, **options):
 @pytest.mark.parametrize("positives", [None, ROWS, "mined"], ids=["key", "rows", "mined"])
 @pytest.mark.parametrize("teacher", [None, 0, 2])
 @pytest.mark.parametrize("top_k", [1, 4])
-def test_every_output_is_the_formula(positives, teacher, top_k):
-    assert_is_the_formula(*arguments(), teacher=teacher, top_k=top_k, positives=positives)
+def test_every_output_is_the_formula(info_nce, positives, teacher, top_k):
+    assert_is_the_formula(info_nce, *arguments(), teacher=teacher, top_k=top_k, positives=positives)
 
 
 @pytest.mark.parametrize("dim", [1, 1000])
 @pytest.mark.parametrize(("views", "batch", "bank"), [(1, 1, 1), (2, 1, 9), (1, 3, 40)])
-def test_awkward_shapes_are_the_formula(views, batch, bank, dim):
+def test_awkward_shapes_are_the_formula(info_nce, views, batch, bank, dim):
     queries, keys, rows = arguments(views, batch, dim, bank)
-    assert_is_the_formula(queries, keys, rows, 0.5, teacher=0, top_k=1, positives="mined")
+    assert_is_the_formula(info_nce, queries, keys, rows, 0.5, teacher=0, top_k=1, positives="mined")
+
+
+def test_many_queries_and_a_long_bank_are_the_formula(info_nce):
+    inputs = arguments(3, 30, 6, 250)  # several tiles of each
+    assert_is_the_formula(info_nce, *inputs, teacher=1, top_k=7, positives="mined")
 
 
 @pytest.mark.parametrize("bank", [None, torch.zeros(0, 5, dtype=torch.float64)])
-def test_without_a_bank_the_key_is_all_there_is(bank):
+def test_without_a_bank_the_key_is_all_there_is(info_nce, bank):
     queries, keys, _ = arguments()
     none = torch.full((4, 2), -1)
-    assert_is_the_formula(queries, keys, bank, teacher=0, positives=none)
+    assert_is_the_formula(info_nce, queries, keys, bank, teacher=0, positives=none)
     assert (info_nce(queries, keys, bank).loss.abs() < 1e-12).all()
 
 
-def test_no_clips_give_empty_outputs():
+def test_no_clips_give_empty_outputs(info_nce):
     out = info_nce(torch.zeros(2, 0, 5), torch.zeros(0, 5), torch.ones(7, 5), teacher=0, top_k=2)
     assert out.loss.shape == out.distribution.shape == out.log_sum_exp.shape == (2, 0)
     assert out.top_k.shape == (2, 0, 2)
 
 
-def test_repeats_and_none_among_the_positives_count_once_and_not_at_all():
+def test_repeats_and_none_among_the_positives_count_once_and_not_at_all(info_nce):
     inputs = arguments()
     plain = info_nce(*inputs, positives=torch.tensor([[3], [2], [0], [6]])).loss
     same = torch.tensor([[3, 3, -1], [2, -1, 2], [-1, -1, 0], [6, 6, 6]])
@@ -106,7 +127,7 @@ def test_repeats_and_none_among_the_positives_count_once_and_not_at_all():
     assert not torch.allclose(info_nce(*inputs).loss, plain)
 
 
-def test_of_equal_similarities_the_lower_row_comes_first():
+def test_of_equal_similarities_the_lower_row_comes_first(info_nce):
     g = torch.Generator().manual_seed(0)
     corners = [torch.randint(0, 2, s, generator=g) - 0.5 for s in [(2, 3, 4), (3, 4), (40, 4)]]
     queries, keys, bank = (c.double() for c in corners)  # similarities are exact: 0, 0.5 or 1
@@ -119,7 +140,7 @@ def test_of_equal_similarities_the_lower_row_comes_first():
 
 @settings(max_examples=25, deadline=None, database=None)
 @given(order=st.permutations(range(7)), seed=st.integers(0, 99))
-def test_permuting_the_bank_changes_the_indices_alone(order, seed):
+def test_permuting_the_bank_changes_the_indices_alone(info_nce, order, seed):
     queries, keys, bank = arguments(seed=seed)
     order = torch.tensor(order)
     plain = info_nce(queries, keys, bank, teacher=1, top_k=3, positives="mined")
@@ -128,7 +149,69 @@ def test_permuting_the_bank_changes_the_indices_alone(order, seed):
     assert torch.equal(order[permuted.top_k], plain.top_k)
 
 
-def test_gradients_of_loss_and_log_sum_exp_are_those_of_the_formula():
+@settings(max_examples=25, deadline=None, database=None)
+@given(cut=st.integers(0, 150), seed=st.integers(0, 99))
+def test_two_parts_of_the_bank_make_the_whole(info_nce, cut, seed):
+    queries, keys, bank = arguments(2, 3, 4, 150, seed)
+    whole, *parts = (
+        info_nce(queries, keys, rows, 0.1, teacher=0) for rows in (bank, bank[:cut], bank[cut:])
+    )
+    key = (queries * keys).sum(-1) / 0.1  # counted in both parts
+    total = parts[0].log_sum_exp.exp() + parts[1].log_sum_exp.exp() - key.exp()
+    torch.testing.assert_close(whole.log_sum_exp, total.log())
+    torch.testing.assert_close(whole.loss, total.log() - key)
+
+
+def adversarial(case):
+    """All but the rounded ones have similarities that are exact, even in float32: ties are ties."""
+    plain = arguments(2, 3, 8, 200)
+    if case == "rounded":
+        return plain
+    queries, keys, bank = ((p * 64).round() / 64 for p in plain)
+    if case == "all rows equal":
+        return queries, keys[:1].expand(3, 8), keys[:1].expand(200, 8)
+    if case == "queries in the bank":
+        bank[::40] = queries[0, :1]
+        bank[199] = keys[1] = queries[1, 1]
+    if case == "every row twice":
+        bank[100:] = bank[:100]
+    scale = {"huge norms": 32.0, "tiny norms": 2.0**-60}.get(case, 1.0)
+    return queries * scale, keys * scale, bank * scale
+
+
+CASES = [
+    "all rows equal",
+    "queries in the bank",
+    "every row twice",
+    "huge norms",
+    "tiny norms",
+    "rounded",
+]
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.07, 1.0])
+@pytest.mark.parametrize("case", CASES)
+def test_hard_cases_are_the_formula(info_nce, case, temperature):
+    assert_is_the_formula(
+        info_nce, *adversarial(case), temperature, teacher=0, top_k=3, positives="mined"
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.07, 1.0])
+@pytest.mark.parametrize("case", CASES)
+def test_float32_is_off_by_roundings_of_the_largest_logit(info_nce, case, temperature):
+    inputs = [p.float() for p in adversarial(case)]  # logits of up to 100,000
+    options = {"teacher": 0, "positives": torch.tensor([[0, 5], [7, -1], [199, 0]])}
+    out = info_nce(*inputs, temperature, **options)
+    exact = by_loops(*inputs, temperature, **options)
+    largest = inputs[0].norm(dim=-1).max() * inputs[2].norm(dim=-1).max() / temperature
+    for found, expected in zip(out[:3], exact[:3], strict=True):
+        assert found.dtype == torch.float32
+        error = (found.double() - expected).abs().max()
+        assert error < 2 * 2**-23 * (largest + 8)  # worst so far: 1.6, the reference's
+
+
+def test_gradients_of_loss_and_log_sum_exp_are_those_of_the_formula(info_nce):
     leaves = [p.requires_grad_() for p in arguments(2, 3, 2, 4)]
     leaves.append(torch.tensor(0.3, dtype=torch.float64, requires_grad=True))
     rows = torch.tensor([[0, 3], [2, 2], [-1, -1]])
@@ -141,7 +224,7 @@ def test_gradients_of_loss_and_log_sum_exp_are_those_of_the_formula():
         assert torch.autograd.gradcheck(outputs, leaves)
 
 
-def test_the_gradient_of_the_distribution_takes_the_teacher_for_a_constant():
+def test_the_gradient_of_the_distribution_takes_the_teacher_for_a_constant(info_nce):
     leaves = [p.requires_grad_() for p in arguments()]
     leaves.append(torch.tensor(0.3, dtype=torch.float64, requires_grad=True))
     queries, keys, bank, temperature = leaves
@@ -157,7 +240,17 @@ def test_the_gradient_of_the_distribution_takes_the_teacher_for_a_constant():
     assert (found[0][1] == 0).all(), "the teacher's own queries"
 
 
-def test_an_unused_positive_gets_no_gradient_and_a_used_one_is_pulled():
+def test_the_teacher_s_own_distribution_weighs_nothing(info_nce):
+    found = []
+    for weight in (0.0, 1e8):
+        leaves = [p.float().requires_grad_() for p in arguments()]
+        out = info_nce(*leaves, teacher=1)
+        (out.loss.sum() + out.distribution[0].sum() + weight * out.distribution[1].sum()).backward()
+        found.append([p.grad for p in leaves])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_an_unused_positive_gets_no_gradient_and_a_used_one_is_pulled(info_nce):
     queries, keys, bank = arguments(1, 1, 5, 2)
     bank.requires_grad_()
     info_nce(queries, keys, bank, positives=torch.tensor([[1]])).loss.sum().backward()
@@ -165,9 +258,45 @@ def test_an_unused_positive_gets_no_gradient_and_a_used_one_is_pulled():
     assert pull[0] < 0 < pull[1]
 
 
+def test_gradients_stay_finite_at_logits_of_ten_thousand(info_nce):
+    leaves = [p.float().requires_grad_() for p in adversarial("huge norms")]
+    out = info_nce(*leaves, 0.05, teacher=0, top_k=1, positives="mined")
+    (out.loss + out.distribution + out.log_sum_exp).sum().backward()
+    assert out.log_sum_exp.abs().max() > 1e4
+    assert all(torch.isfinite(t.grad).all() for t in leaves)
+
+
+def test_any_strides(info_nce):
+    plain = queries, keys, bank = arguments(3, 4, 6, 120)
+    queries = queries.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    keys = torch.stack([keys, keys], dim=-1)[..., 0]
+    options = {"teacher": 1, "top_k": 2, "positives": "mined"}
+    expected = info_nce(*plain, **options)
+    for rows in (
+        bank.T.contiguous().T,
+        bank.repeat(1, 2)[:, 6:],
+        bank.repeat_interleave(2, 0)[::2],
+    ):
+        assert not any(t.is_contiguous() for t in (queries, keys, rows))
+        found = info_nce(queries, keys, rows, **options)
+        torch.testing.assert_close(tuple(found), tuple(expected))
+
+
+def test_a_nan_stays_in_its_query_and_reaches_all_from_the_bank(info_nce):
+    queries, keys, bank = (p.float() for p in arguments(2, 3, 5, 100))
+    queries[1, 2, 3] = torch.nan
+    expected = torch.zeros(2, 3, dtype=torch.bool)
+    expected[1, 2] = True
+    out = info_nce(queries, keys, bank)
+    assert torch.equal(out.loss.isnan(), expected)
+    assert torch.equal(out.log_sum_exp.isnan(), expected)
+    bank[50, 0] = torch.nan
+    assert info_nce(queries, keys, bank).loss.isnan().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_half_precision_inputs_are_computed_in_float32(dtype, autocast):
+def test_half_precision_inputs_are_computed_in_float32(info_nce, dtype, autocast):
     rounded = [p.to(dtype) for p in arguments()]
     options = {"teacher": 0, "top_k": 2, "positives": "mined"}
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -177,7 +306,15 @@ def test_half_precision_inputs_are_computed_in_float32(dtype, autocast):
     torch.testing.assert_close(tuple(out), tuple(exact))
 
 
-def test_float32_queries_may_meet_a_half_precision_bank():
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_half_precision_number_is_read_exactly(info_nce, dtype):
+    numbers = torch.arange(2**16).to(torch.uint16).view(dtype)  # subnormal ones too
+    keys = numbers[numbers.isfinite()].unflatten(0, (-1, 64))  # (B, 64)
+    queries = torch.eye(64)[:, None].expand(64, len(keys), 64)  # each takes one number out
+    assert torch.equal(info_nce(queries, keys, None, 1.0).log_sum_exp, keys.float().T)
+
+
+def test_float32_queries_may_meet_a_half_precision_bank(info_nce):
     queries, keys, bank = arguments()
     out = info_nce(queries.float(), keys.bfloat16(), bank.half())
     exact = info_nce(queries.float(), keys.bfloat16().float(), bank.half().float())
@@ -185,7 +322,7 @@ def test_float32_queries_may_meet_a_half_precision_bank():
     torch.testing.assert_close(out.loss, exact.loss)
 
 
-def test_a_small_temperature_does_not_overflow():
+def test_a_small_temperature_does_not_overflow(info_nce):
     queries, keys, bank = (p.float() for p in arguments())
     queries.requires_grad_()
     out = info_nce(queries, keys, bank, 1e-4, teacher=0)
@@ -193,7 +330,7 @@ def test_a_small_temperature_does_not_overflow():
     assert all(torch.isfinite(t).all() for t in (*out[:3], queries.grad))
 
 
-def test_a_temperature_may_be_a_float_or_a_scalar_tensor():
+def test_a_temperature_may_be_a_float_or_a_scalar_tensor(info_nce):
     inputs = arguments()
     as_tensor = info_nce(*inputs, torch.tensor(0.2, dtype=torch.float64))
     torch.testing.assert_close(as_tensor.loss, info_nce(*inputs, 0.2).loss)
@@ -230,7 +367,7 @@ def test_a_temperature_may_be_a_float_or_a_scalar_tensor():
         ("backend", {"backend": "abacus"}),
     ],
 )
-def test_a_wrong_argument_is_named(name, changed):
+def test_a_wrong_argument_is_named(info_nce, name, changed):
     queries, keys, bank = (p.float() for p in arguments())
     good = {"queries": queries, "keys": keys, "bank": bank}
     info_nce(**good)

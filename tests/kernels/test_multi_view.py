@@ -1,110 +1,319 @@
-"""multi_view_info_nce equals its formula in plain loops, and one process whatever the ranks."""
+"""multi_view_info_nce equals its formula in plain loops, and one process whatever the ranks.
+
+Every test runs with each backend that can run here.
+"""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import permutations, product
-from operator import mul
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from msclr.kernels import multi_view_info_nce
+from msclr import kernels
 from tests.ranks import be_a_rank, run_ranks
 
+BACKENDS = ["reference", "cpu"]
 CASES = [
     {"negatives": negatives, "pairs": pairs, "bank": bank}
     for negatives, pairs, bank in [
         ("view", None, False),
         ("batch", None, True),
         ("view", ((0, 2), (2, 1)), True),
+        ("batch", ((1, 0),), False),
     ]
 ]
 VIEWS, CLIPS, DIM = 3, 6, 4  # 6 clips are shared by 2 ranks and by 3
 
 
-def arguments(views=VIEWS, clips=CLIPS, dim=DIM, bank=5):
+@pytest.fixture(scope="module", params=BACKENDS)
+def multi_view_info_nce(request):
+    if problem := kernels.backends()[request.param]:
+        pytest.skip(problem)
+    return partial(kernels.multi_view_info_nce, backend=request.param)
+
+
+def arguments(views=VIEWS, clips=CLIPS, dim=DIM, bank=5, seed=0):
     """Normalised views and bank in float64."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     shapes = [(views, clips, dim), (bank, dim)]
     return [F.normalize(torch.randn(s, generator=g, dtype=torch.float64), dim=-1) for s in shapes]
 
 
 def by_loops(views, temperature, bank=None, pairs=None, negatives="view"):
-    """The formula of the docstring in Python numbers."""
-    views, bank = views.tolist(), [] if bank is None else bank.tolist()
-    clips = range(len(views[0]))
+    """The formula of the docstring in Python numbers, and the gradients of views and bank."""
+    dim, tables = views.shape[-1], [views.tolist(), [[] if bank is None else bank.tolist()]]
+    gradients = [[[[0.0] * dim for _ in rows] for rows in table] for table in tables]
+    clips = range(views.shape[1])
+    anchors = list(product(pairs or list(permutations(range(len(views)), 2)), clips))
     losses = []
-    for (i, j), b in product(pairs or list(permutations(range(len(views)), 2)), clips):
+    for (i, j), b in anchors:
         key_views = [j] if negatives == "view" else range(len(views))
-        others = [views[v][c] for v in key_views for c in clips if c != b]
+        places = [(0, j, b)]  # the positive first
+        places += [(0, v, c) for v in key_views for c in clips if c != b]
+        places += [(1, 0, q) for q in range(len(tables[1][0]))]
+        anchor = tables[0][i][b]
+        logits = [
+            math.fsum(x * y for x, y in zip(anchor, tables[t][v][c], strict=True)) / temperature
+            for t, v, c in places
+        ]
+        top = max(logits)
+        log_sum_exp = top + math.log(math.fsum(math.exp(s - top) for s in logits))
+        losses.append(log_sum_exp - logits[0])
+        for (t, v, c), s in zip(places, logits, strict=True):
+            g = (math.exp(s - log_sum_exp) - ((t, v, c) == places[0])) / temperature / len(anchors)
+            for d in range(dim):
+                gradients[0][i][b][d] += g * tables[t][v][c][d]
+                gradients[t][v][c][d] += g * anchor[d]
+    loss = torch.tensor(math.fsum(losses) / len(losses), dtype=torch.float64)
+    of_views, of_bank = (torch.tensor(g, dtype=torch.float64) for g in gradients)
+    return loss, of_views, None if bank is None else of_bank[0].reshape(bank.shape)
 
-        def score(candidate, anchor=views[i][b]):
-            return math.exp(sum(map(mul, anchor, candidate)) / temperature)
 
-        positive = score(views[j][b])
-        losses.append(-math.log(positive / (positive + sum(map(score, [*others, *bank])))))
-    return torch.tensor(sum(losses) / len(losses), dtype=torch.float64)
+def with_gradients(run, views, temperature, bank=None, **options):
+    """Loss, and gradients of views and bank."""
+    leaves = [None if t is None else t.detach().requires_grad_() for t in (views, bank)]
+    loss = run(leaves[0], temperature, bank=leaves[1], **options)
+    found = torch.autograd.grad(loss, [t for t in leaves if t is not None])
+    return loss.detach(), found[0], found[1] if bank is not None else None
+
+
+def assert_is_the_formula(run, views, temperature=0.07, bank=None, **options):
+    expected = by_loops(views, temperature, bank, **options)
+    torch.testing.assert_close(with_gradients(run, views, temperature, bank, **options), expected)
 
 
 @pytest.mark.parametrize("with_bank", [False, True])
-@pytest.mark.parametrize("pairs", [None, [(0, 1)], [(2, 0), (0, 2), (1, 2)]])
+@pytest.mark.parametrize(
+    "pairs", [None, [(0, 1)], [(2, 0), (0, 2), (1, 2)], [(0, 1), (0, 1), (1, 2)]]
+)
 @pytest.mark.parametrize("negatives", ["view", "batch"])
-def test_the_loss_is_the_formula(negatives, pairs, with_bank):
+def test_loss_and_gradients_are_the_formula(multi_view_info_nce, negatives, pairs, with_bank):
     views, bank = arguments()
     options = {"bank": bank if with_bank else None, "pairs": pairs, "negatives": negatives}
-    loss = multi_view_info_nce(views, 0.2, **options)
-    assert loss.shape == ()
-    torch.testing.assert_close(loss, by_loops(views, 0.2, **options))
+    assert_is_the_formula(multi_view_info_nce, views, 0.2, **options)
 
 
-@pytest.mark.parametrize(("views", "clips", "dim"), [(2, 1, 3), (4, 2, 1), (2, 5, 1000)])
+@pytest.mark.parametrize(
+    ("views", "clips", "dim", "bank"),
+    [(2, 1, 3, 1), (4, 2, 1, 1), (2, 5, 1000, 1), (3, 7, 17, 0), (2, 3, 2, 200), (2, 67, 2, 0)],
+)
 @pytest.mark.parametrize("negatives", ["view", "batch"])
-def test_awkward_shapes_are_the_formula(views, clips, dim, negatives):
-    z, bank = arguments(views, clips, dim, bank=1)
-    loss = multi_view_info_nce(z, bank=bank, negatives=negatives)
-    torch.testing.assert_close(loss, by_loops(z, 0.07, bank, negatives=negatives))
+def test_awkward_shapes_are_the_formula(multi_view_info_nce, views, clips, dim, bank, negatives):
+    z, bank = arguments(views, clips, dim, bank)
+    assert_is_the_formula(multi_view_info_nce, z, bank=bank, negatives=negatives)
+
+
+# Rows that fill several blocks of the compiled backend; views beyond that, clips beyond that, and a
+# bank so long that blocks go together.
+@pytest.mark.parametrize(
+    ("views", "clips", "bank"), [(3, 150, 70), (12, 5, 0), (2, 1030, 3), (2, 40, 8500)]
+)
+@pytest.mark.parametrize("negatives", ["view", "batch"])
+@pytest.mark.parametrize("pairs", [None, [(1, 0)]])
+def test_many_rows_are_the_reference(multi_view_info_nce, views, clips, bank, negatives, pairs):
+    z, bank = arguments(views, clips, 3, bank)
+    options = {"bank": bank, "negatives": negatives, "pairs": pairs}
+    expected = with_gradients(
+        partial(kernels.multi_view_info_nce, backend="reference"), z, 0.1, **options
+    )
+    torch.testing.assert_close(with_gradients(multi_view_info_nce, z, 0.1, **options), expected)
 
 
 @pytest.mark.parametrize("negatives", ["view", "batch"])
-def test_a_clip_alone_has_nothing_to_be_told_from(negatives):
+def test_a_clip_alone_has_nothing_to_be_told_from(multi_view_info_nce, negatives):
     views, _ = arguments(clips=1)
-    assert multi_view_info_nce(views, negatives=negatives) == 0
+    for dtype in (torch.float64, torch.float32):
+        loss, gradient, _ = with_gradients(
+            multi_view_info_nce, views.to(dtype), 0.07, negatives=negatives
+        )
+        assert loss == 0
+        assert not gradient.any()
 
 
 @pytest.mark.parametrize("negatives", ["view", "batch"])
-def test_gradients_are_those_of_the_formula(negatives):
+def test_gradients_are_those_of_finite_differences(multi_view_info_nce, negatives):
     views, bank = arguments(clips=3, dim=2, bank=2)
+    temperature = torch.tensor(0.3, dtype=torch.float64)
     for pairs in (None, [(0, 1), (2, 0)]):
         assert torch.autograd.gradcheck(
-            lambda v, b, pairs=pairs: multi_view_info_nce(
-                v, 0.3, bank=b, negatives=negatives, pairs=pairs
+            lambda v, t, b, pairs=pairs: multi_view_info_nce(
+                v, t, bank=b, negatives=negatives, pairs=pairs
             ),
-            (views.requires_grad_(), bank.requires_grad_()),
+            [t.requires_grad_() for t in (views, temperature, bank)],
         )
 
 
+@pytest.mark.parametrize("temperature", [0.01, 0.07, 1.0])
 @pytest.mark.parametrize("negatives", ["view", "batch"])
-def test_the_temperature_gets_its_gradient(negatives):
+def test_float32_is_the_formula_at_any_temperature(multi_view_info_nce, negatives, temperature):
+    views, bank = (t.float() for t in arguments(clips=20, dim=16))
+    loss, *gradients = with_gradients(
+        multi_view_info_nce, views, temperature, bank, negatives=negatives
+    )
+    exact, *exact_gradients = by_loops(views, temperature, bank, negatives=negatives)
+    torch.testing.assert_close(loss.double(), exact, rtol=2e-6, atol=0)
+    for gradient, e in zip(gradients, exact_gradients, strict=True):
+        torch.testing.assert_close(gradient.double(), e, rtol=0, atol=1e-5 * e.abs().max().item())
+
+
+@pytest.mark.parametrize("temperature", [0.01, 1.0])
+@pytest.mark.parametrize("negatives", ["view", "batch"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "rows", ["equal", "opposite", "in the bank", "twice", "huge", "tiny", "zero"]
+)
+def test_adversarial_rows(multi_view_info_nce, rows, dtype, negatives, temperature):
+    views, bank = (t.to(dtype) for t in arguments(clips=5))
+    if rows == "equal":
+        views[:], bank[:] = views[0, 0].clone(), views[0, 0].clone()
+    elif rows == "opposite":
+        views[1] = -views[0]
+    elif rows == "in the bank":
+        bank[:3] = views[0, :3]
+    elif rows == "twice":
+        views[:, 1] = views[:, 0]
+    else:  # logits up to 1e4 at most; one row of another size than the rest
+        views[:, 2] *= {"huge": 100 * temperature**0.5, "tiny": 1e-20, "zero": 0}[rows]
+    loss, *gradients = with_gradients(
+        multi_view_info_nce, views, temperature, bank, negatives=negatives
+    )
+    exact, *exact_gradients = by_loops(views, temperature, bank, negatives=negatives)
+    largest = 1e4 if rows == "huge" else 1 / temperature  # logit; its rounding is the tolerance
+    tolerance = (50 + 10 * largest) * torch.finfo(dtype).eps
+    torch.testing.assert_close(loss.double(), exact, rtol=tolerance, atol=tolerance)
+    for gradient, e in zip(gradients, exact_gradients, strict=True):
+        scale = max(e.abs().max().item(), 1e-3)
+        torch.testing.assert_close(gradient.double(), e, rtol=0, atol=tolerance * scale)
+
+
+def test_a_loss_of_almost_nothing_keeps_its_digits():
+    """Positives far above all else: log-sum-exp and positive differ by less than their rounding."""
+    if problem := kernels.backends()["cpu"]:
+        pytest.skip(problem)
+    views = torch.eye(4).repeat(2, 1, 1)  # two views of 4 clips, the same
+    loss = kernels.multi_view_info_nce(views, 0.05, backend="cpu")
+    assert math.isclose(loss.item(), math.log1p(3 * math.exp(-20)), rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("place", [(0, 2, 1), (1, 0, 0)])
+def test_nan_comes_out(multi_view_info_nce, place):
+    views, bank = (t.float() for t in arguments())
+    views[place] = torch.nan
+    loss, gradient, _ = with_gradients(multi_view_info_nce, views, 0.07, bank)
+    assert loss.isnan()
+    assert gradient.isnan().any()
+
+
+@st.composite
+def problems(draw):
+    count = draw(st.integers(2, 4))
+    pairs = draw(st.lists(st.sampled_from(list(permutations(range(count), 2))), max_size=6))
+    sizes = draw(st.integers(1, 140)), draw(st.integers(1, 20)), draw(st.integers(0, 140))
+    tensors = arguments(count, *sizes, seed=draw(st.integers(0, 1000)))
+    options = {"pairs": pairs or None, "negatives": draw(st.sampled_from(["view", "batch"]))}
+    return *tensors, draw(st.sampled_from([0.01, 0.05, 0.2, 1.0])), options
+
+
+@settings(deadline=None, max_examples=30)
+@given(problems())
+def test_any_problem_is_the_reference(multi_view_info_nce, problem):
+    views, bank, temperature, options = problem
+    reference = partial(kernels.multi_view_info_nce, backend="reference")
+    expected = with_gradients(reference, views, temperature, bank, **options)
+    found = with_gradients(multi_view_info_nce, views, temperature, bank, **options)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@settings(deadline=None, max_examples=15)
+@given(problems())
+def test_order_of_clips_and_bank_changes_nothing(multi_view_info_nce, problem):
+    views, bank, temperature, options = problem
+    clips, rows = torch.randperm(views.shape[1]), torch.randperm(len(bank))
+    loss, of_views, of_bank = with_gradients(
+        multi_view_info_nce, views, temperature, bank, **options
+    )
+    found = with_gradients(multi_view_info_nce, views[:, clips], temperature, bank[rows], **options)
+    expected = loss, of_views[:, clips], of_bank[rows]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_an_empty_bank_is_none(multi_view_info_nce):
+    views, bank = arguments(bank=0)
+    assert multi_view_info_nce(views, bank=bank) == multi_view_info_nce(views)
+
+
+def test_strides_change_nothing(multi_view_info_nce):
+    views, bank = arguments(clips=70)
+    expected = with_gradients(multi_view_info_nce, views, 0.1, bank)
+    strided = (
+        views.permute(2, 0, 1).contiguous().permute(1, 2, 0),
+        bank.repeat_interleave(2, dim=1)[:, ::2],
+    )
+    wide = torch.stack([views, views], dim=3)[..., 0]
+    for z, b in ((strided[0], strided[1]), (wide, bank)):
+        torch.testing.assert_close(with_gradients(multi_view_info_nce, z, 0.1, b), expected)
+
+
+@pytest.mark.parametrize("negatives", ["view", "batch"])
+def test_the_temperature_gets_its_gradient(multi_view_info_nce, negatives):
     views, bank = arguments()
     temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     multi_view_info_nce(views, temperature, bank=bank, negatives=negatives).backward()
     step = 1e-5
-    above, below = (by_loops(views, t, bank, None, negatives) for t in (0.3 + step, 0.3 - step))
+    above, below = (by_loops(views, t, bank, None, negatives)[0] for t in (0.3 + step, 0.3 - step))
     torch.testing.assert_close(temperature.grad, (above - below) / (2 * step), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("negatives", ["view", "batch"])
-def test_half_precision_views_are_computed_in_float32(dtype, negatives):
-    views, bank = (p.to(dtype) for p in arguments())
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = multi_view_info_nce(views, bank=bank, negatives=negatives)
-    exact = multi_view_info_nce(views.float(), bank=bank.float(), negatives=negatives)
+def test_half_precision_is_computed_in_float32(multi_view_info_nce, dtype, negatives):
+    views, bank = (t.to(dtype) for t in arguments(clips=40, dim=12))
+
+    def under_autocast(*tensors, **options):
+        with torch.autocast("cpu", torch.bfloat16):
+            return multi_view_info_nce(*tensors, **options)
+
+    loss, *gradients = with_gradients(under_autocast, views, 0.07, bank, negatives=negatives)
+    wide, *wide_gradients = with_gradients(
+        multi_view_info_nce, views.float(), 0.07, bank.float(), negatives=negatives
+    )
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, exact)
+    torch.testing.assert_close(loss, wide)
+    for gradient, w in zip(gradients, wide_gradients, strict=True):
+        assert gradient.dtype == dtype
+        torch.testing.assert_close(gradient, w.to(dtype))
+
+
+def test_training_follows_the_reference():
+    """200 steps of both from the same start; rounding differs, and grows with the steps."""
+    if problem := kernels.backends()["cpu"]:
+        pytest.skip(problem)
+    clips = arguments(1, 64, 24)[0] + 0.3 * arguments(2, 64, 24, seed=1)[0]  # two views of each
+    clips = clips.float()
+
+    def train(backend):
+        torch.manual_seed(0)
+        projection = torch.randn(24, 8, requires_grad=True)
+        optimiser, losses = torch.optim.SGD([projection], lr=0.1, momentum=0.9), []
+        for _ in range(200):
+            z = F.normalize(clips @ projection, dim=-1)
+            loss = kernels.multi_view_info_nce(z, 0.1, negatives="batch", backend=backend)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        return torch.tensor(losses)
+
+    fused, reference = train("cpu"), train("reference")
+    assert reference[-1] < 0.8 * reference[0], "it should learn"
+    torch.testing.assert_close(fused, reference, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +326,7 @@ def test_half_precision_views_are_computed_in_float32(dtype, negatives):
         ("bank", {"bank": torch.zeros(5, 3)}),
         ("bank", {"bank": torch.zeros(5)}),
         ("bank", {"bank": torch.zeros(5, 4, dtype=torch.float64)}),
+        ("bank", {"bank": torch.zeros(5, 4, device="meta")}),
         ("temperature", {"temperature": 0.0}),
         ("temperature", {"temperature": torch.ones(2)}),
         ("negatives", {"negatives": "clip"}),
@@ -125,9 +335,10 @@ def test_half_precision_views_are_computed_in_float32(dtype, negatives):
         ("pairs", {"pairs": [(0, 3)]}),
         ("pairs", {"pairs": [(-1, 0)]}),
         ("pairs", {"pairs": [(0, 1, 2)]}),
+        ("backend", {"backend": "quick"}),
     ],
 )
-def test_a_wrong_argument_is_named(name, changed):
+def test_a_wrong_argument_is_named(multi_view_info_nce, name, changed):
     views, bank = (p.float() for p in arguments())
     good = {"views": views, "bank": bank}
     multi_view_info_nce(**good)
@@ -135,37 +346,55 @@ def test_a_wrong_argument_is_named(name, changed):
         multi_view_info_nce(**(good | changed))
 
 
-def loss_and_gradients(case, first, count, group=None):
-    """Loss, and gradients of a shared projection and of the bank, over clips of one rank."""
+def loss_and_gradients(case, clips, backend, group=None):
+    """Loss, and gradients of a shared projection, the temperature and the bank, over some clips."""
     g = torch.Generator().manual_seed(1)
-    x = torch.randn(VIEWS, CLIPS, 7, generator=g, dtype=torch.float64)[:, first : first + count]
+    x = torch.randn(VIEWS, CLIPS, 7, generator=g, dtype=torch.float64)[:, clips]
     projection = torch.randn(7, DIM, generator=g, dtype=torch.float64).requires_grad_()
+    temperature = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
     bank = arguments()[1].requires_grad_()
-    loss = multi_view_info_nce(
+    loss = kernels.multi_view_info_nce(
         F.normalize(x @ projection, dim=-1),
-        0.2,
+        temperature,
         bank=bank if case["bank"] else None,
         pairs=case["pairs"],
         negatives=case["negatives"],
         group=group,
+        backend=backend,
     )
-    leaves = (projection, bank) if case["bank"] else (projection,)
+    leaves = (projection, temperature, bank) if case["bank"] else (projection, temperature)
     return [loss.detach(), *torch.autograd.grad(loss, leaves)]
 
 
-def run_rank(rank: int) -> dict:
-    """All cases over all ranks and over the first two, and batches of unlike sizes."""
-    pair, found = dist.new_group([0, 1]), {}
-    for group, size in ((dist.group.WORLD, dist.get_world_size()), (pair, 2)):
-        if rank < size:
-            share = CLIPS // size
-            found[size] = [loss_and_gradients(c, rank * share, share, group) for c in CASES]
+def refusal(clips, group):
     try:
-        loss_and_gradients(CASES[0], 0, rank + 1, dist.group.WORLD)
-        found["uneven"] = "accepted"
+        loss_and_gradients(CASES[0], clips, None, group)
     except ValueError as error:
-        found["uneven"] = str(error)
-    return found
+        return str(error)
+    return "accepted"
+
+
+GROUPS = {2: [1, 2], 3: [0, 1, 2]}  # size -> ranks
+
+
+def usable_backends():
+    return [backend for backend in BACKENDS if not kernels.backends()[backend]]
+
+
+def run_rank(rank: int) -> dict:
+    """All cases over all ranks and over the last two, and batches of unlike sizes."""
+    found = {}
+    for size, members in GROUPS.items():
+        group = dist.new_group(members)
+        if rank in members:
+            share = CLIPS // size
+            first = share * group.rank()
+            clips = slice(first, first + share)
+            for backend in usable_backends():
+                found[size, backend] = [loss_and_gradients(c, clips, backend, group) for c in CASES]
+    found["uneven"] = refusal(slice(0, rank + 1), dist.group.WORLD)
+    found["empty"] = refusal(slice(0, 2 if rank else 0), dist.group.WORLD)
+    return {str(key): value for key, value in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -174,19 +403,21 @@ def ranks(tmp_path_factory):
     return run_ranks(__file__, 3, tmp_path_factory.mktemp("ranks"))
 
 
-@pytest.mark.parametrize("case", range(len(CASES)), ids=["view", "batch", "pairs"])
-@pytest.mark.parametrize("size", [2, 3])
-def test_averaged_over_ranks_it_is_one_process_with_the_whole_batch(ranks, size, case):
-    parts = zip(*[rank[size][case] for rank in ranks[:size]], strict=True)
-    averages = [torch.stack(part).mean(0) for part in parts]
-    torch.testing.assert_close(averages, loss_and_gradients(CASES[case], 0, CLIPS))
-    one_rank = ranks[0][size][case][0]
-    assert not torch.isclose(one_rank, averages[0]), "ranks hold unlike clips"
+@pytest.mark.parametrize("backend", usable_backends())
+@pytest.mark.parametrize("case", range(len(CASES)), ids=["view", "batch", "pairs", "one pair"])
+@pytest.mark.parametrize("size", GROUPS)
+def test_averaged_over_ranks_it_is_one_process_with_the_whole_batch(ranks, size, case, backend):
+    members = [ranks[rank][str((size, backend))][case] for rank in GROUPS[size]]
+    averages = [torch.stack(part).mean(0) for part in zip(*members, strict=True)]
+    whole = loss_and_gradients(CASES[case], slice(None), "reference")
+    torch.testing.assert_close(averages, whole)
+    assert not torch.isclose(members[0][0], averages[0]), "ranks hold unlike clips"
 
 
 def test_batches_of_unlike_sizes_are_refused_on_every_rank(ranks):
     for rank in ranks:
         assert rank["uneven"].startswith("views ") and "[1, 2, 3]" in rank["uneven"]
+        assert rank["empty"].startswith("views ") and "[0, 2, 2]" in rank["empty"]
 
 
 if __name__ == "__main__":

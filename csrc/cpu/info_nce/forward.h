@@ -1,5 +1,7 @@
 #pragma once
 
+#include <memory>
+
 #include "positives.h"
 #include "running_softmax.h"
 #include "work.h"
@@ -14,70 +16,59 @@ struct Outputs {
 template <class S>
 class Forward {
  public:
-  Forward(const Sizes& s, const Tensor& queries, const Tensor& keys, const Tensor& bank,
-          double temperature, int64_t top_k, const Outputs& out)
-      : s_(s),
-        queries_(queries),
-        keys_(keys),
-        bank_(bank),
-        temperature_(temperature),
-        top_k_(top_k),
-        out_(out),
-        largest_(s.queries()),
-        log_sum_(s.queries()) {}
+  Forward(const Inputs& in, int64_t top_k, const Outputs& out)
+      : in_(in), top_k_(top_k), out_(out), largest_(in.query_count()), log_sum_(in.query_count()) {}
 
-  // log_sum_exp, top_k and mean of every query, in one pass over the bank a block of them.
+  // log_sum_exp, top_k and mean of every query, each block of them in one pass over the bank.
   void run() {
-    const Cut cut(s_, sizeof(S), kernels<S>().lanes);
+    const Cut cut(in_, sizeof(S), kernels<S>().lanes);
+    auto block = [&](int64_t i) { return Range(in_.query_count(), i, cut.blocks); };
     if (cut.bank_parts == 1)
       return in_parallel(cut.blocks, [&](int64_t i) {
-        const Range block(s_.queries(), i, cut.blocks);
-        auto softmax = over_bank(block, Range(s_.bank, 0, 1));
-        finish(block, softmax);
+        auto softmax = over_bank(block(i), Range(in_.bank_rows, 0, 1));
+        finish(block(i), softmax);
       });
     std::vector<std::unique_ptr<RunningSoftmax<S>>> parts(cut.blocks * cut.bank_parts);
     in_parallel(std::ssize(parts), [&](int64_t i) {
-      const Range block(s_.queries(), i / cut.bank_parts, cut.blocks);
-      const Range rows(s_.bank, i % cut.bank_parts, cut.bank_parts);
-      parts[i] = std::make_unique<RunningSoftmax<S>>(over_bank(block, rows));
+      const Range rows(in_.bank_rows, i % cut.bank_parts, cut.bank_parts);
+      parts[i] = std::make_unique<RunningSoftmax<S>>(over_bank(block(i / cut.bank_parts), rows));
     });
     in_parallel(cut.blocks, [&](int64_t i) {
       auto& whole = *parts[i * cut.bank_parts];
       for (int64_t j = 1; j < cut.bank_parts; ++j) whole.merge(*parts[i * cut.bank_parts + j]);
-      finish(Range(s_.queries(), i, cut.blocks), whole);
+      finish(block(i), whole);
     });
   }
 
   // The mean of the rows that are positives of each clip.
   void average(const Positives& positives) {
-    S* mean = data(out_.positive);
-    in_parallel(s_.batch, [&](int64_t b) {
-      S* to = mean + b * s_.dim;
-      std::vector<S> row(s_.dim);
-      keys_.read(b, 1, to, s_.dim);
-      for (const int64_t j : positives[b]) {
-        bank_.read(j, 1, row.data(), s_.dim);
-        for (int64_t c = 0; c < s_.dim; ++c) to[c] += row[c];
+    in_parallel(in_.batch, [&](int64_t clip) {
+      S* mean = data(out_.positive) + clip * in_.dim;
+      std::vector<S> row(in_.dim);
+      in_.keys.read(clip, 1, mean, in_.dim);
+      for (const int64_t j : positives[clip]) {
+        in_.bank.read(j, 1, row.data(), in_.dim);
+        for (int64_t c = 0; c < in_.dim; ++c) mean[c] += row[c];
       }
-      for (int64_t c = 0; c < s_.dim; ++c) to[c] /= 1 + std::ssize(positives[b]);
+      for (int64_t c = 0; c < in_.dim; ++c) mean[c] /= 1 + std::ssize(positives[clip]);
     });
   }
 
-  // loss = lse - q.positive / T and distribution = lse - q.mean_t / T, without the cancellation.
+  // loss = lse - q.positive / T and distribution = lse - q.mean_t / T, whose large parts cancel
+  // before they are divided by T.
   void compare(std::optional<int64_t> teacher) {
-    in_parallel(s_.queries(), [&](int64_t i) {
-      std::vector<S> query(s_.dim);
-      queries_.read(i, 1, query.data(), s_.dim);
-      auto below_lse = [&](const S* columns_mean) {
-        const double similarity = kernels<S>().dot(query.data(), columns_mean, s_.dim);
-        return static_cast<S>(log_sum_[i] + (largest_[i] - similarity) / temperature_);
+    in_parallel(in_.query_count(), [&](int64_t i) {
+      std::vector<S> query(in_.dim);
+      in_.queries.read(i, 1, query.data(), in_.dim);
+      auto below_lse = [&](const Tensor& rows, int64_t row) {
+        const S similarity = kernels<S>().dot(query.data(), data(rows) + row * in_.dim, in_.dim);
+        return static_cast<S>(log_sum_[i] + (largest_[i] - similarity) / in_.temperature);
       };
-      const int64_t view = i / s_.batch, clip = i % s_.batch;
-      data(out_.loss)[i] = below_lse(data(out_.positive) + clip * s_.dim);
-      if (!teacher) return;
-      data(out_.distribution)[i] =
-          view == *teacher ? S(0)
-                           : below_lse(data(out_.mean) + (*teacher * s_.batch + clip) * s_.dim);
+      const int64_t view = i / in_.batch, clip = i % in_.batch;
+      data(out_.loss)[i] = below_lse(out_.positive, clip);
+      if (teacher)
+        data(out_.distribution)[i] =
+            view == *teacher ? S(0) : below_lse(out_.mean, *teacher * in_.batch + clip);
     });
   }
 
@@ -85,18 +76,18 @@ class Forward {
   static S* data(const Tensor& tensor) { return static_cast<S*>(tensor.data_ptr()); }
 
   RunningSoftmax<S> over_bank(const Range& block, const Range& rows) const {
-    const Panels<S> panels(queries_, block.first, block.count());
-    RunningSoftmax<S> softmax(block.count(), s_.dim, top_k_, std::numbers::log2e / temperature_);
-    std::vector<S> query(s_.dim), key(s_.dim);
+    const Panels<S> panels(in_.queries, block.first, block.count());
+    RunningSoftmax<S> softmax(block.count(), in_.dim, top_k_, in_.log2_factor());
+    std::vector<S> query(in_.dim), key(in_.dim);
     for (int64_t i = 0; i < block.count(); ++i) {
-      queries_.read(block.first + i, 1, query.data(), s_.dim);
-      keys_.read((block.first + i) % s_.batch, 1, key.data(), s_.dim);
-      const S similarity = kernels<S>().dot(query.data(), key.data(), s_.dim);
-      softmax.start(i, similarity, key.data(), s_.dim, rows.first == 0);
+      in_.queries.read(block.first + i, 1, query.data(), in_.dim);
+      in_.keys.read((block.first + i) % in_.batch, 1, key.data(), in_.dim);
+      const S similarity = kernels<S>().dot(query.data(), key.data(), in_.dim);
+      softmax.start(i, similarity, key.data(), in_.dim, rows.first == 0);
     }
-    BankTile<S> tile(s_.dim);
+    BankTile<S> tile(in_.dim);
     for (int64_t j = rows.first; j < rows.last; j += kTile) {
-      tile.read(bank_, j, std::min(kTile, rows.last - j));
+      tile.read(in_.bank, j, std::min(kTile, rows.last - j));
       panels.each([&](const Panel<S>& panel) { softmax.add(panel, tile, j); });
     }
     return softmax;
@@ -107,17 +98,15 @@ class Forward {
       const int64_t query = i - block.first;
       largest_[i] = softmax.largest(query);
       log_sum_[i] = softmax.log_sum(query);
-      data(out_.log_sum_exp)[i] = largest_[i] / temperature_ + log_sum_[i];
-      softmax.mean(query, s_.dim, data(out_.mean) + i * s_.dim);
+      data(out_.log_sum_exp)[i] = largest_[i] / in_.temperature + log_sum_[i];
+      softmax.mean(query, in_.dim, data(out_.mean) + i * in_.dim);
       softmax.take_nearest(query, static_cast<int64_t*>(out_.top_k.data_ptr()) + i * top_k_);
     }
   }
 
-  const Sizes s_;
-  const Rows queries_, keys_, bank_;
-  const double temperature_;
+  const Inputs& in_;
   const int64_t top_k_;
-  const Outputs out_;
+  const Outputs& out_;
   std::vector<S> largest_;       // similarity of each query
   std::vector<double> log_sum_;  // log_sum_exp less largest / T
 };

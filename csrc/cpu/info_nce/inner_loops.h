@@ -49,6 +49,12 @@ SIMD_TARGET void weigh(S* x, int64_t rows, int64_t width, const S* shift, S fact
   });
 }
 
+// to += x, whole vectors
+template <class S>
+SIMD_TARGET void add(const S* x, int64_t n, S* to) {
+  for (int64_t i = 0; i < n; i += kLanes<S>) store(to + i, load(to + i) + load(x + i));
+}
+
 template <class S>
 SIMD_TARGET S dot(const S* a, const S* b, int64_t n) {
   constexpr int64_t L = kLanes<S>;
@@ -75,13 +81,12 @@ SIMD_TARGET void widen_half(const uint16_t* in, int64_t n, S* out) {
     const uint32_t exponent = magnitude & 0x0f800000u;
     const uint32_t bias = exponent == 0x0f800000u ? 224u << 23 : 112u << 23;  // Inf and NaN
     const float subnormal = std::bit_cast<float>(magnitude + (113u << 23)) - 0x1p-14f;
-    const uint32_t bits =
-        exponent == 0 ? std::bit_cast<uint32_t>(subnormal) : magnitude + bias;
+    const uint32_t bits = exponent == 0 ? std::bit_cast<uint32_t>(subnormal) : magnitude + bias;
     out[i] = static_cast<S>(std::bit_cast<float>(bits | sign));
   }
 }
 
 template <class S>
-constexpr Kernels<S> kKernels = {
-    kLanes<S>, &product<S, false>, &product<S, true>,  &column_max<S>,
-    &weigh<S>, &dot<S>,            &widen_bfloat16<S>, &widen_half<S>};
+constexpr Kernels<S> kKernels = {kLanes<S>,      &product<S, false>, &product<S, true>,
+                                 &column_max<S>, &weigh<S>,          &add<S>,
+                                 &dot<S>,        &widen_bfloat16<S>, &widen_half<S>};

@@ -18,6 +18,7 @@ struct Kernels {
   Product *product, *product_add;
   void (*column_max)(const S*, int64_t, int64_t, S*);
   void (*weigh)(S*, int64_t, int64_t, const S*, S, S*);
+  void (*add)(const S*, int64_t, S*);
   S (*dot)(const S*, const S*, int64_t);
   void (*widen_bfloat16)(const uint16_t*, int64_t, S*);
   void (*widen_half)(const uint16_t*, int64_t, S*);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <vector>
 
 namespace msclr::info_nce_cpu {
@@ -15,12 +14,19 @@ class Nearest {
     for (auto& heap : heaps_) heap.reserve(k);
   }
 
-  // Whether a similarity may be among the k largest so far.
-  bool wants(int64_t query, S largest) const {
-    return k_ && (!full(query) || largest > heaps_[query].front().similarity);
+  // Similarities `step` apart to `count` rows from `first_row` on, rows that come after all others
+  // so far; the largest of them tells whether a look at them is worth it.
+  void offer(int64_t query, const S* similarities, int64_t step, int64_t count, int64_t first_row,
+             S largest) {
+    if (!k_) return;
+    Heap& heap = heaps_[query];
+    int64_t j = 0;
+    for (; j < count && !full(heap); ++j) offer(heap, {similarities[j * step], first_row + j});
+    if (j == count || !(largest > heap.front().similarity)) return;
+    for (; j < count; ++j)
+      if (similarities[j * step] > heap.front().similarity)
+        offer(heap, {similarities[j * step], first_row + j});
   }
-
-  void offer(int64_t query, S similarity, int64_t row) { offer(heaps_[query], {similarity, row}); }
 
   void merge(const Nearest& other) {
     for (size_t q = 0; q < heaps_.size(); ++q)
@@ -46,10 +52,10 @@ class Nearest {
     return a.similarity > b.similarity || (a.similarity == b.similarity && a.row < b.row);
   }
 
-  bool full(int64_t query) const { return std::ssize(heaps_[query]) == k_; }
+  bool full(const Heap& heap) const { return std::ssize(heap) == k_; }
 
   void offer(Heap& heap, const Neighbour& each) {
-    if (std::ssize(heap) == k_) {
+    if (full(heap)) {
       if (!closer(each, heap.front())) return;
       std::pop_heap(heap.begin(), heap.end(), closer);
       heap.back() = each;

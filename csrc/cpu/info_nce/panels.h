@@ -27,9 +27,7 @@ template <class S>
 class Panels {
  public:
   Panels(const Rows& queries, int64_t first, int64_t count)
-      : dim_(queries.dim()),
-        count_(count),
-        data_(dim_ * round_up(count, kernels<S>().lanes)) {
+      : dim_(queries.dim()), count_(count), data_(dim_ * round_up(count, kernels<S>().lanes)) {
     std::vector<S> row(dim_);
     each([&](const Panel<S>& panel) {
       S* to = data_.get() + dim_ * panel.first;
@@ -60,7 +58,10 @@ template <class S>
 class BankTile {
  public:
   explicit BankTile(int64_t dim)
-      : dim_(dim), stride_(round_up(dim, kernels<S>().lanes) + 64 / sizeof(S)), data_(kTile * stride_) {}
+      : dim_(dim),
+        stride_(round_up(dim, kernels<S>().lanes) + 64 / sizeof(S)),
+        data_(kTile * stride_),
+        sum_(kPanel<S> * round_up(dim, kernels<S>().lanes)) {}
 
   void read(const Rows& bank, int64_t first, int64_t count) {
     bank.read(first, count, data_.get(), stride_);
@@ -73,17 +74,21 @@ class BankTile {
                          panel.width, to, panel.width);
   }
 
-  // to (queries, D) += weights^T times bank rows, weights being (count, width)
-  void add_weighted(const Panel<S>& panel, const S* weights, S* to, int64_t to_stride) const {
-    kernels<S>().product_add(panel.count, round_up(dim_, kernels<S>().lanes), count_,
-                             {weights, 1, panel.width}, data_.get(), stride_, to, to_stride);
+  // to (queries, D) += weights^T times bank rows, weights being (count, width). The tile's sum is
+  // made apart: its terms would lose their last digits in one over thousands of rows.
+  void add_weighted(const Panel<S>& panel, const S* weights, S* to, int64_t to_stride) {
+    const int64_t width = round_up(dim_, kernels<S>().lanes);
+    kernels<S>().product(panel.count, width, count_, {weights, 1, panel.width}, data_.get(),
+                         stride_, sum_.get(), width);
+    for (int64_t i = 0; i < panel.count; ++i)
+      kernels<S>().add(sum_.get() + i * width, width, to + i * to_stride);
   }
 
   int64_t count() const { return count_; }
 
  private:
   int64_t dim_, stride_, count_ = 0;
-  Buffer<S> data_;
+  Buffer<S> data_, sum_;
 };
 
 }  // namespace msclr::info_nce_cpu

@@ -27,8 +27,12 @@ class Positives {
 
  private:
   void add(const Tensor& tensor, int64_t bank_rows) {
+    const int64_t batch = of_clip_.size(), dim = tensor.dim();
+    STD_TORCH_CHECK(
+        tensor.scalar_type() == ScalarType::Long && dim >= 2 && tensor.size(dim - 2) == batch,
+        "positives must be int64 (B, R)");
     const std::vector<int64_t> rows = integers(tensor);
-    const int64_t width = tensor.size(tensor.dim() - 1), batch = of_clip_.size();
+    const int64_t width = tensor.size(dim - 1);
     for (size_t i = 0; i < rows.size(); ++i) {
       STD_TORCH_CHECK(-1 <= rows[i] && rows[i] < bank_rows,
                       "positives must be rows of the bank or -1, got ", rows[i]);

@@ -7,10 +7,10 @@
 
 namespace msclr::info_nce_cpu {
 
-// The softmax over columns seen so far of a block of queries, for each of which is held
-//   largest = max_j x_j,   sum = sum_j e_j,   weighted = sum_j e_j k_j,   e_j = exp((x_j - largest)/T)
-// where x_j = q.k_j is the similarity to column j. It starts with the key's, so `largest` is finite
-// from the beginning on.
+// The softmax over the columns seen so far of a block of queries. With x_j = q.k_j, the similarity
+// to column j, and e_j = exp((x_j - largest) / T), each query holds
+//   largest = max_j x_j,   sum = sum_j e_j,   weighted = sum_j e_j k_j
+// It starts with the key's similarity, so `largest` is finite from the beginning on.
 template <class S>
 class RunningSoftmax {
  public:
@@ -36,7 +36,7 @@ class RunningSoftmax {
   }
 
   // The tile's rows, bank rows from `first_row` on, as columns of the panel's queries.
-  void add(const Panel<S>& panel, const BankTile<S>& tile, int64_t first_row) {
+  void add(const Panel<S>& panel, BankTile<S>& tile, int64_t first_row) {
     const Kernels<S>& run = kernels<S>();
     S* x = similarities_.get();
     S top[kPanel<S>], sum[kPanel<S>];
@@ -44,9 +44,7 @@ class RunningSoftmax {
     run.column_max(x, tile.count(), panel.width, top);
     for (int64_t i = 0; i < panel.count; ++i) {
       const int64_t query = panel.first + i;
-      if (nearest_.wants(query, top[i]))
-        for (int64_t j = 0; j < tile.count(); ++j)
-          nearest_.offer(query, x[j * panel.width + i], first_row + j);
+      nearest_.offer(query, x + i, panel.width, tile.count(), first_row, top[i]);
       if (top[i] > largest_.get()[query]) raise(query, top[i]);
     }
     run.weigh(x, tile.count(), panel.width, largest_.get() + panel.first, factor_, sum);

@@ -4,15 +4,31 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <numbers>
 
 #include "panels.h"
 
 namespace msclr::info_nce_cpu {
 
-struct Sizes {
-  int64_t views, batch, dim, bank;
+// queries (P, B, D), keys (B, D), bank (Q, D); queries are counted view by view.
+struct Inputs {
+  int64_t views, batch, dim, bank_rows;
+  Rows queries, keys, bank;
+  double temperature;
 
-  int64_t queries() const { return views * batch; }
+  Inputs(const Tensor& queries_, const Tensor& keys_, const Tensor& bank_, double temperature_)
+      : views(queries_.size(0)),
+        batch(queries_.size(1)),
+        dim(queries_.size(2)),
+        bank_rows(bank_.size(0)),
+        queries(queries_),
+        keys(keys_),
+        bank(bank_),
+        temperature(temperature_) {}
+
+  int64_t query_count() const { return views * batch; }
+  // f in e^(x / T) = 2^(f x)
+  double log2_factor() const { return std::numbers::log2e / temperature; }
 };
 
 // body(i) for i = 0 .. count-1, on as many threads as there are.
@@ -23,9 +39,9 @@ void in_parallel(int64_t count, const F& body) {
   });
 }
 
-inline int64_t thread_count(const Sizes& s) {
+inline int64_t thread_count(const Inputs& in) {
   constexpr int64_t kWorthAThread = 1 << 15;  // multiplications
-  return std::clamp<int64_t>(s.queries() * s.bank * s.dim / kWorthAThread, 1,
+  return std::clamp<int64_t>(in.query_count() * in.bank_rows * in.dim / kWorthAThread, 1,
                              torch::stable::get_num_threads());
 }
 
@@ -43,16 +59,17 @@ struct Range {
 struct Cut {
   int64_t blocks, bank_parts;
 
-  Cut(const Sizes& s, int64_t bytes_of_number, int64_t lanes) {
+  Cut(const Inputs& in, int64_t bytes_of_number, int64_t lanes) {
     constexpr int64_t kCacheBytes = 384 * 1024;  // of the queries of a block, and of as many sums
     constexpr int64_t kLeast = 2;                // vectors of queries that fill the registers
-    const int64_t threads = thread_count(s);
+    const int64_t threads = thread_count(in);
     const int64_t most = std::max<int64_t>(
-        kCacheBytes / (2 * bytes_of_number * std::max<int64_t>(s.dim, 1)), 256 / bytes_of_number);
-    blocks = std::max((s.queries() + most - 1) / most,
-                      std::min(threads, s.queries() / (kLeast * lanes)));
+        kCacheBytes / (2 * bytes_of_number * std::max<int64_t>(in.dim, 1)), 256 / bytes_of_number);
+    blocks = std::max((in.query_count() + most - 1) / most,
+                      std::min(threads, in.query_count() / (kLeast * lanes)));
     blocks = blocks > threads ? round_up(blocks, threads) : std::max<int64_t>(blocks, 1);
-    bank_parts = std::clamp<int64_t>(threads / blocks, 1, std::max<int64_t>(s.bank / kTile, 1));
+    bank_parts =
+        std::clamp<int64_t>(threads / blocks, 1, std::max<int64_t>(in.bank_rows / kTile, 1));
   }
 };
 

@@ -1,0 +1,210 @@
+"""InfoNCE against a bank: ours against plain PyTorch, forward and backward.
+
+Two losses: `aimclr`, three views with matching and mined neighbours, and `plain`, one view whose
+key is the only positive. The contestants are PyTorch as such code is usually written, with a
+similarity matrix a view; the same through torch.compile on request; and `chunked`, which is our
+algebra in PyTorch: it streams over the bank and keeps of it log-sum-exp and mean alone. Every run
+makes the loss and the gradient of the queries. `ratio` is the usual form's time over ours, in the
+same run; `gemm_share` counts the two products of P B (Q + 1) D multiply-adds that any of them must
+do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.machine import ceilings, describe, peak_extra_bytes, side_by_side
+from msclr import kernels
+
+RESULTS = Path(__file__).parent / "results"
+TEMPERATURE = 0.07
+CHUNK = 2048  # bank rows
+VIEWS = {"aimclr": 3, "plain": 1}
+
+
+def logits_of(query: Tensor, keys: Tensor, bank: Tensor) -> Tensor:
+    positive = (query * keys).sum(1, keepdim=True)
+    return torch.cat([positive, query @ bank.T], dim=1) / TEMPERATURE  # (B, 1 + Q)
+
+
+def usual_aimclr(queries: Tensor, keys: Tensor, bank: Tensor) -> Tensor:
+    normal, *others = (logits_of(query, keys, bank) for query in queries)
+    mask = torch.zeros_like(normal)
+    mask[:, 0] = 1
+    for logits in (normal, *others):
+        mask.scatter_(1, logits[:, 1:].topk(1).indices + 1, 1)
+    contrast = -(mask * normal.log_softmax(1)).sum(1) / mask.sum(1)
+    target = normal.detach().softmax(1)
+    matching = [-(target * logits.log_softmax(1)).sum(1) for logits in others]
+    return (contrast + 0.5 * (matching[0] + matching[1])).mean()
+
+
+def usual_plain(queries: Tensor, keys: Tensor, bank: Tensor) -> Tensor:
+    logits = logits_of(queries[0], keys, bank)
+    return F.cross_entropy(logits, torch.zeros(len(keys), dtype=torch.int64, device=keys.device))
+
+
+def ours_aimclr(queries: Tensor, keys: Tensor, bank: Tensor, backend: str | None) -> Tensor:
+    out = kernels.info_nce(
+        queries, keys, bank, TEMPERATURE, teacher=0, top_k=1, positives="mined", backend=backend
+    )
+    return (out.loss[0] + 0.5 * (out.distribution[1] + out.distribution[2])).mean()
+
+
+def ours_plain(queries: Tensor, keys: Tensor, bank: Tensor, backend: str | None) -> Tensor:
+    return kernels.info_nce(queries, keys, bank, TEMPERATURE, backend=backend).loss.mean()
+
+
+@torch.no_grad()
+def stream(queries: Tensor, keys: Tensor, bank: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log-sum-exp (P, B), mean (P, B, D) and nearest bank row (P, B), a chunk of rows at a time."""
+    best = queries.new_full(queries.shape[:2], -torch.inf)
+    nearest = torch.zeros(queries.shape[:2], dtype=torch.int64, device=queries.device)
+    top = (queries * keys).sum(-1) / TEMPERATURE  # (P, B)
+    total, mean = torch.ones_like(top), keys.expand_as(queries)
+    for start in range(0, len(bank), CHUNK):
+        rows = bank[start : start + CHUNK]
+        logits = queries @ rows.T / TEMPERATURE  # (P, B, CHUNK)
+        largest, where = logits.max(-1)
+        nearest = torch.where(largest > best, where + start, nearest)
+        best = torch.maximum(largest, best)
+        scale = (top - torch.maximum(top, largest)).exp()
+        top = torch.maximum(top, largest)
+        weights = (logits - top[..., None]).exp()
+        total = total * scale + weights.sum(-1)
+        mean = mean * scale[..., None] + weights @ rows
+    return top + total.log(), mean / total[..., None], nearest
+
+
+def chunked_aimclr(queries: Tensor, keys: Tensor, bank: Tensor) -> Tensor:
+    log_sum_exp, mean, nearest = stream(queries, keys, bank)
+    rows = nearest.T.sort(1).values  # (B, P), repeats side by side
+    once = F.pad(rows.diff(dim=1) != 0, (1, 0), value=True)
+    positive = (keys + (bank[rows] * once[..., None]).sum(1)) / (1 + once.sum(1, keepdim=True))
+    contrast = _below(log_sum_exp, mean, queries, positive)[0]
+    matching = _below(log_sum_exp, mean, queries, mean[0])
+    return (contrast + 0.5 * (matching[1] + matching[2])).mean()
+
+
+def chunked_plain(queries: Tensor, keys: Tensor, bank: Tensor) -> Tensor:
+    log_sum_exp, mean, _ = stream(queries, keys, bank)
+    return _below(log_sum_exp, mean, queries, keys).mean()
+
+
+def _below(log_sum_exp: Tensor, mean: Tensor, queries: Tensor, rows: Tensor) -> Tensor:
+    """log_sum_exp - query.row / T, where log_sum_exp is a number whose gradient is mean / T."""
+    zero = ((queries - queries.detach()) * mean).sum(-1)
+    return log_sum_exp + (zero - (queries * rows).sum(-1)) / TEMPERATURE
+
+
+USUAL = {"aimclr": usual_aimclr, "plain": usual_plain}
+CHUNKED = {"aimclr": chunked_aimclr, "plain": chunked_plain}
+OURS = {"aimclr": ours_aimclr, "plain": ours_plain}
+
+
+def contestants(loss: str, args: argparse.Namespace) -> dict[str, Callable]:
+    forms = {
+        "ours": lambda *inputs: OURS[loss](*inputs, args.backend),
+        "usual": USUAL[loss],
+        "chunked": CHUNKED[loss],
+    }
+    if args.compile:
+        torch._dynamo.reset()  # or many shapes would end in one that is dynamic
+        forms |= {f"{n}_compiled": torch.compile(forms[n]) for n in ("usual", "chunked")}
+    return forms
+
+
+def measure(
+    loss: str, batch: int, bank: int, dim: int, args: argparse.Namespace, ceiling: float
+) -> dict[str, Any]:
+    """Seconds and peak memory of every contestant's loss and gradient of the queries."""
+    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    shapes = (VIEWS[loss], batch, dim), (batch, dim), (bank, dim)
+    torch.manual_seed(0)
+    queries, keys, rows = (
+        F.normalize(torch.randn(shape, device=device), dim=-1).to(dtype) for shape in shapes
+    )
+    queries.requires_grad_()
+
+    def step(form: Callable) -> Callable:
+        return lambda: torch.autograd.grad(form(queries, keys, rows), queries)
+
+    runs = {name: step(form) for name, form in contestants(loss, args).items()}
+    if dtype in (torch.float32, torch.float64):
+        for run in runs.values():
+            torch.testing.assert_close(run(), runs["ours"](), rtol=1e-3, atol=1e-5)
+    times = side_by_side(runs, device, args.rounds)
+    seconds = times["ours"]["median"]
+    gflop_s = 4e-9 * VIEWS[loss] * batch * (bank + 1) * dim / seconds
+    return {
+        "seconds": times,
+        "ratio": times["usual"]["median"] / seconds,
+        "best_other": min((n for n in times if n != "ours"), key=lambda n: times[n]["median"]),
+        "gflop_s": gflop_s,
+        "gemm_share": gflop_s / ceiling,
+        "peak_extra_bytes": {n: peak_extra_bytes(run, device) for n, run in runs.items()},
+    }
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks info_nce", description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--backend", help="of ours (default: the one that would be chosen)")
+    parser.add_argument("--loss", nargs="+", choices=VIEWS, default=list(VIEWS))
+    parser.add_argument("--batch", type=int, nargs="+", default=[32, 128, 512], help="clips")
+    parser.add_argument("--bank", type=int, nargs="+", default=[4096, 32768], help="its rows")
+    parser.add_argument("--dim", type=int, nargs="+", default=[128, 256])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--compile", action="store_true", help="torch.compile of PyTorch's as well")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--out", type=Path, help="file to write (default: one in results/)")
+    args = parser.parse_args(argv)
+    device = torch.device(args.device)
+    result = {
+        "benchmark": "info_nce",
+        "backend": args.backend or "default",
+        "malloc": os.environ.get("GLIBC_TUNABLES", "as it comes"),
+        **describe(device),
+        "ceilings": ceilings(device, getattr(torch, args.dtype)),
+        "rows": [],
+    }
+    for loss, batch, bank, dim in product(args.loss, args.batch, args.bank, args.dim):
+        sizes = {"P": VIEWS[loss], "B": batch, "Q": bank, "D": dim}
+        measured = measure(loss, batch, bank, dim, args, result["ceilings"]["gemm_gflop_s"])
+        row = {"op": "info_nce", "loss": loss, "dtype": args.dtype, **sizes, **measured}
+        result["rows"].append(row)
+        if not args.json:
+            print(_line(row), flush=True)
+    out = args.out or RESULTS / f"info_nce-{_variant(device, args)}.json"
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    if args.json:
+        print(json.dumps(result))
+    return result
+
+
+def _variant(device: torch.device, args: argparse.Namespace) -> str:
+    malloc = "tuned" if "GLIBC_TUNABLES" in os.environ else "plain"
+    where = malloc if device.type == "cpu" else args.backend or "default"
+    return f"{device.type}-{args.dtype}-{where}"
+
+
+def _line(row: dict[str, Any]) -> str:
+    best, memory = row["best_other"], row["peak_extra_bytes"]
+    over_best = row["seconds"][best]["median"] / row["seconds"]["ours"]["median"]
+    return (
+        f"{row['loss']:6} B {row['B']:5} Q {row['Q']:7} D {row['D']:3}: "
+        f"{1e3 * row['seconds']['ours']['median']:8.2f} ms, {row['ratio']:5.2f}x of the usual, "
+        f"{over_best:5.2f}x of {best}, {100 * row['gemm_share']:3.0f} % of the GEMM ceiling, "
+        f"memory {1e-6 * memory['ours']:.1f} MB (usual: {1e-6 * memory['usual']:.1f})"
+    )
