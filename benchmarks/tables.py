@@ -103,6 +103,61 @@ def stgcn(name: str) -> Rows:
     return rows
 
 
+def info_nce(name: str) -> Rows:
+    """A row a size: forward and backward; ratios to PyTorch's usual form and to the chunked one."""
+    path = RESULTS / f"info_nce-{name}.json"
+    if not path.exists():
+        return [["not yet measured"]]
+    rows = [
+        [
+            "loss",
+            "P",
+            "B",
+            "Q",
+            "ms",
+            "of usual",
+            "of chunked",
+            "of GEMM",
+            "memory, MB",
+            "usual, MB",
+        ]
+    ]
+    for row in _read(path)["rows"]:
+        seconds, memory = row["seconds"], row["peak_extra_bytes"]
+        ours = seconds["ours"]["median"]
+        rows.append(
+            [
+                row["loss"],
+                *(str(row[size]) for size in ("P", "B", "Q")),
+                f"{1e3 * ours:.2f}",
+                *(f"{seconds[other]['median'] / ours:.2f}x" for other in ("usual", "chunked")),
+                f"{100 * row['gemm_share']:.0f} %",
+                *(f"{1e-6 * memory[which]:.1f}" for which in ("ours", "usual")),
+            ]
+        )
+    return rows
+
+
+def multi_view(name: str) -> Rows:
+    """A row a size and choice of negatives, against matmul and cross-entropy."""
+    path = RESULTS / f"multi_view-{name}.json"
+    if not path.exists():
+        return [["not yet measured"]]
+    columns = ["ms", "ratio", "memory, MB", "matmul, MB"]
+    rows = [["B", "negatives", *columns, *(f"with backward: {c}" for c in columns)]]
+    for row in _read(path)["rows"]:
+        cells = [str(row["B"]), row["negatives"]]
+        for part in (row["forward"], row["forward_backward"]):
+            memory = part["peak_extra_bytes"]
+            cells += [
+                f"{1e3 * part['seconds']['ours']['median']:.2f}",
+                f"{part['ratio']:.2f}x",
+                *(f"{1e-6 * memory[which]:.1f}" for which in ("ours", "matmul")),
+            ]
+        rows.append(cells)
+    return rows
+
+
 def trials() -> Rows:
     """A row a trial of settings: accuracies at its last evaluation, in their order in the file."""
     path = RESULTS / "trials.json"
@@ -135,6 +190,8 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "trials": trials,
     "graph_conv_cpu": lambda: graph_conv("cpu-float32-plain"),
     "graph_conv_cpu_tuned": lambda: graph_conv("cpu-float32-tuned"),
+    "info_nce_cpu": lambda: info_nce("cpu-float32-tuned"),
+    "multi_view_cpu": lambda: multi_view("cpu-float32-tuned"),
     "stgcn_cpu": lambda: stgcn("cpu-float32"),
     "stgcn_cuda": lambda: stgcn("cuda-bfloat16"),
 }
