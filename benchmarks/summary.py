@@ -14,8 +14,10 @@ PARTS = ("forward", "forward_backward")
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """One a row: its sizes, and for each part our milliseconds and the ratio to the best other."""
     for row in result.get("rows", []):
-        sizes = [f"{k} {v}" for k, v in row.items() if not isinstance(v, (dict, list))]
-        ratios = [f"{k} {v:.2f}x" for k, v in row.get("ratio", {}).items()]
+        sizes = [f"{k} {v}" for k, v in row.items() if isinstance(v, (int, str))]
+        ratio = row.get("ratio", {})
+        named = ratio.items() if isinstance(ratio, dict) else [("ratio", ratio)]
+        ratios = [f"{name} {value:.2f}x" for name, value in named]
         yield "; ".join([" ".join(sizes), *ratios, *filter(None, map(_part, PARTS, [row] * 2))])
 
 

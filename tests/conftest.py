@@ -1,10 +1,15 @@
 """Set-up shared by all tests."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+ROOT = str(Path(__file__).resolve().parents[1])
+if ROOT not in sys.path:  # for `benchmarks` and helpers of the tests, where only pytest is called
+    sys.path.append(ROOT)  # last, so that an installed msclr is not hidden
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; so do processes they start
     os.environ["OMP_NUM_THREADS"] = "1"
