@@ -9,9 +9,7 @@ import pytest
 
 from benchmarks import summary, tables
 
-WITH_ROWS = [
-    p for p in sorted(tables.RESULTS.glob("*.json")) if "rows" in json.loads(p.read_text())
-]
+RESULTS = {path: json.loads(path.read_text()) for path in sorted(tables.RESULTS.glob("*.json"))}
 
 
 @pytest.mark.parametrize("path", [p for p in RESULTS if "rows" in RESULTS[p]], ids=lambda p: p.name)
