@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import subprocess
 import tempfile
@@ -30,7 +29,6 @@ class Program:
     registers: int  # a thread
     stack: int  # bytes of local memory a thread: more than 0 where registers did not suffice
     sass: str
-    warps: int
 
     def count(self, instruction: str) -> int:
         """How often an instruction, a regular expression, stands in the machine code."""
@@ -84,19 +82,15 @@ def _launches(capability: int, take: Callable) -> Iterator[None]:
 
 def _examine(kernel: triton.compiler.CompiledKernel) -> Program:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        Path(file.name).write_bytes(kernel.asm["cubin"])
+        file.write(kernel.asm["cubin"])
+        file.flush()
         usage = _tool("cuobjdump", "-res-usage", file.name)
         sass = _tool("nvdisasm", file.name)
     registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
-    metadata = kernel.metadata
-    return Program(metadata.name, metadata.shared, registers, stack, sass, metadata.num_warps)
-
-
-@functools.cache
-def _tools() -> Path:
-    return Path(nvidia.__file__).parent / "bin"
+    return Program(kernel.metadata.name, kernel.metadata.shared, registers, stack, sass)
 
 
 def _tool(name: str, *arguments: str) -> str:
-    done = subprocess.run([_tools() / name, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout
+    """What one of the programs prints that come with Triton."""
+    program = Path(nvidia.__file__).parent / "bin" / name
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout
