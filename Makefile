@@ -23,7 +23,7 @@ SANITIZERS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefine
 sanitize: $(INSTALLED)  ## run the tests of the C++ operators under AddressSanitizer and UBSan
 	rm -rf $(SANITIZED)
 	CFLAGS="$(SANITIZERS)" $(VENV)/bin/python setup.py --quiet build --build-lib $(SANITIZED)
-	cp -r tests csrc pyproject.toml $(SANITIZED)
+	cp -r tests csrc benchmarks pyproject.toml $(SANITIZED)
 	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. \
 	LD_PRELOAD="$$(for l in asan ubsan stdc++; do g++ -print-file-name=lib$$l.so; done | tr '\n' ' ')" \
 	$(CURDIR)/$(VENV)/bin/python -m pytest -q -p no:cacheprovider tests/kernels \

@@ -104,8 +104,13 @@ def _why_not_cpu() -> str:
     return ""
 
 
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
 def _why_not_triton() -> str:
-    if importlib.util.find_spec("triton") is None:
+    if not _has_triton():
         return "needs the triton package: pip install triton"
     if not interpreted() and (problem := _why_not_nvidia()):
         return problem

@@ -3,9 +3,9 @@
 // that memory is a few times the views', never (B, B).
 //
 // Between two views of one process, the tile of anchors i and candidates j is, transposed, that of
-// anchors j and candidates i: one product and one exponential serve both. Forward that makes one
-// product for each pair of views, backward three; an implementation by matrices needs three in all,
-// but reads and writes a (B, B) matrix some twenty times.
+// anchors j and candidates i: one product and one exponential serve both. That makes one product
+// forward and three backward. An implementation by matrices needs three in all, for it keeps the
+// logits, but then its time goes into reading and writing (B, B) matrices.
 
 #include <torch/csrc/stable/library.h>
 

@@ -35,7 +35,8 @@ def multi_view_info_nce(
         pairs = list(permutations(range(len(views)), 2))
     candidates, first = None, 0
     if group is not None:
-        candidates, first = _AllClips.apply(views, group), group.rank() * views.shape[1]
+        dtype, views = views.dtype, at_least_float32(views)  # both of its gradients meet in float32
+        candidates, first = _AllClips.apply(views, dtype, group), group.rank() * views.shape[1]
     return run(views, temperature, bank, pairs, negatives, candidates, first)
 
 
@@ -57,20 +58,20 @@ def check_ranks(views: Tensor, group: dist.ProcessGroup | None) -> None:
 
 
 class _AllClips(torch.autograd.Function):
-    """(P, B, D) of each rank -> (P, W * B, D) of all in rank order, at least float32.
+    """(P, B, D) of each rank -> (P, W * B, D) of all in rank order, sent in the dtype given.
 
     The gradient of a rank's clips is the sum of what they get on every rank.
     """
 
     @staticmethod
-    def forward(ctx, views: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group, ctx.dtype = group, views.dtype
-        parts = views.new_empty(group.size(), *views.shape)  # (W, P, B, D)
-        dist.all_gather(list(parts), views.contiguous(), group=group)
-        return at_least_float32(parts.transpose(0, 1).flatten(1, 2))
+    def forward(ctx, views: Tensor, dtype: torch.dtype, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        parts = views.new_empty(group.size(), *views.shape, dtype=dtype)  # (W, P, B, D)
+        dist.all_gather(list(parts), views.to(dtype).contiguous(), group=group)
+        return parts.transpose(0, 1).flatten(1, 2).to(views.dtype)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         parts = grad.unflatten(1, (ctx.group.size(), -1)).transpose(0, 1).contiguous()
         if dist.get_backend(ctx.group) == "nccl":
             own = torch.empty_like(parts[0])
@@ -78,4 +79,4 @@ class _AllClips(torch.autograd.Function):
         else:  # which gloo does not have
             dist.all_reduce(parts, group=ctx.group)
             own = parts[ctx.group.rank()]
-        return own.to(ctx.dtype), None
+        return own, None, None

@@ -374,6 +374,12 @@ def refusal(clips, group):
     return "accepted"
 
 
+def of_bfloat16(clips, group=None):
+    views = arguments()[0].bfloat16()[:, clips].requires_grad_()
+    loss = kernels.multi_view_info_nce(views, negatives="batch", group=group)
+    return [loss.detach(), *torch.autograd.grad(loss, views)]
+
+
 GROUPS = {2: [1, 2], 3: [0, 1, 2]}  # size -> ranks
 
 
@@ -392,6 +398,7 @@ def run_rank(rank: int) -> dict:
             clips = slice(first, first + share)
             for backend in usable_backends():
                 found[size, backend] = [loss_and_gradients(c, clips, backend, group) for c in CASES]
+    found["bfloat16"] = of_bfloat16(slice(2 * rank, 2 * rank + 2), dist.group.WORLD)
     found["uneven"] = refusal(slice(0, rank + 1), dist.group.WORLD)
     found["empty"] = refusal(slice(0, 2 if rank else 0), dist.group.WORLD)
     return {str(key): value for key, value in found.items()}
@@ -412,6 +419,13 @@ def test_averaged_over_ranks_it_is_one_process_with_the_whole_batch(ranks, size,
     whole = loss_and_gradients(CASES[case], slice(None), "reference")
     torch.testing.assert_close(averages, whole)
     assert not torch.isclose(members[0][0], averages[0]), "ranks hold unlike clips"
+
+
+def test_half_precision_is_gathered_and_summed_in_float32(ranks):
+    losses, gradients = zip(*[rank["bfloat16"] for rank in ranks], strict=True)
+    loss, gradient = of_bfloat16(slice(None))
+    torch.testing.assert_close(torch.stack(losses).mean(), loss)
+    torch.testing.assert_close(torch.cat(gradients, dim=1) / 3, gradient, rtol=2**-7, atol=1e-6)
 
 
 def test_batches_of_unlike_sizes_are_refused_on_every_rank(ranks):

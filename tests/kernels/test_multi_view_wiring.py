@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from msclr import kernels
+from msclr.kernels.info_nce import multi_view_op, multi_view_reference
 
 pytestmark = pytest.mark.skipif(
     bool(kernels.backends()["cpu"]), reason=f"no compiled operators: {kernels.backends()['cpu']}"
@@ -36,17 +38,21 @@ def test_opcheck_holds(with_others, all_views):
     torch.library.opcheck(torch.ops.msclr.multi_view_info_nce, arguments)
 
 
-@pytest.mark.parametrize("all_views", [False, True])
-def test_candidates_of_other_ranks_get_their_gradients(all_views):
-    views, temperature, bank = inputs(clips=3, dim=2, dtype=torch.float64)
-    candidates = inputs(clips=7, dim=2, dtype=torch.float64, seed=1)[0]
-    leaves = views, temperature.detach().double().requires_grad_(), candidates, bank
+# Own clips within one block of candidates, and across several.
+@pytest.mark.parametrize(("clips", "first", "others"), [(3, 2, 7), (3, 0, 3), (150, 37, 300)])
+@pytest.mark.parametrize("pairs", [[(0, 1)], [(1, 0), (0, 1), (0, 1)]])
+@pytest.mark.parametrize("negatives", ["view", "batch"])
+def test_candidates_of_all_clips_are_the_reference(negatives, pairs, clips, first, others):
+    views, temperature, bank = inputs(clips=clips, dtype=torch.float64)
+    candidates = inputs(clips=others, dtype=torch.float64, seed=1)[0]
+    leaves = views, temperature, candidates, bank
 
-    def run(views, temperature, candidates, bank):
-        arguments = views, temperature, [0, 1], candidates, 2, bank, all_views
-        return torch.ops.msclr.multi_view_info_nce(*arguments)[0]
+    def run(function):
+        loss = function(views, temperature, bank, pairs, negatives, candidates, first)
+        return loss, *torch.autograd.grad(loss, leaves)
 
-    assert torch.autograd.gradcheck(run, leaves)
+    ours = partial(multi_view_op.multi_view_info_nce, "multi_view_info_nce")
+    torch.testing.assert_close(run(ours), run(multi_view_reference.multi_view_info_nce))
 
 
 @pytest.mark.parametrize("wanted", range(3), ids=["views", "temperature", "bank"])

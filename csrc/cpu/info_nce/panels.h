@@ -5,8 +5,9 @@
 
 namespace msclr::info_nce_cpu {
 
-// Similarities of so many bank rows are in cache at a time.
-constexpr int64_t kTile = 96;
+// Similarities of so many bank rows are in cache at a time. A multiple of 6 rows, which AVX-512's
+// product takes at once.
+constexpr int64_t kTile = 120;
 
 // The columns of a panel, a multiple of every processor's lanes; kTile rows of it fit the
 // first-level cache.

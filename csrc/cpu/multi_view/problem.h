@@ -87,7 +87,7 @@ struct Problem {
     STD_TORCH_CHECK(0 <= own && own + batch <= of_clips.size(1) && (!shared || own == 0),
                     "first must be where the clips of views begin in candidates, got ", own);
     STD_TORCH_CHECK(of_bank.dim() == 2 && of_bank.size(1) == dim, "bank must be (Q, ", dim, ")");
-    // So small that several threads find work in a small batch.
+    // In a small batch so small that several threads find work.
     block_ = pairs.views() * batch < 16 * kBlock ? kBlock / 2 : kBlock;
     for (int64_t view = 0; view < pairs.views(); ++view) cut(kAnchors, view, view * batch, batch);
     for (int64_t view = 0; view < pairs.views() && !shared; ++view)

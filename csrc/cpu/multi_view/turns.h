@@ -10,8 +10,8 @@
 
 namespace msclr::multi_view_cpu {
 
-// Pairs of things, each of which may belong to one thread at a time. Each meets the others in
-// a fixed order, so what is added up at it depends neither on the number of threads nor on timing.
+// Pairs of things, each of which belongs to one thread at a time. Each meets the others in a fixed
+// order, so what is added up at it depends neither on the number of threads nor on timing.
 //
 // The order is that of (a + b) mod n: pairs of one remainder have nothing in common, and can run at
 // once.
