@@ -78,8 +78,8 @@ for backend in triton cuda; do
 done
 bench graph_conv-cuda-bfloat16-compiled 90 graph_conv --dtype bfloat16 --samples 256 --joints 25 \
   --rounds 9 --compile
-bench info_nce-cuda-bfloat16-triton 60 info_nce --dtype bfloat16 --backend triton --batch 128 \
-  --bank 32768 --dim 128 --rounds 9
+bench info_nce-cuda-bfloat16-triton 60 info_nce --dtype bfloat16 --backend triton \
+  --sizes 128x32768 128x1048576 16384x32768 --dim 128 --rounds 9
 bench stgcn-cuda-bfloat16 45 stgcn --dtype bfloat16 --rounds 7
 
 echo "== summary"

@@ -80,6 +80,14 @@ def peak_extra_bytes(run: Callable[[], Any], device: torch.device) -> int:
     return _resident("VmHWM") - before
 
 
+def free_bytes(device: torch.device) -> int:
+    """Memory that is to be had on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
 def _resident(which: str) -> int:
     status = Path("/proc/self/status").read_text()
     return next(

@@ -103,36 +103,30 @@ def stgcn(name: str) -> Rows:
     return rows
 
 
+_FORMS = ("usual", "lean", "chunked", "usual_compiled", "lean_compiled", "chunked_compiled")
+
+
 def info_nce(name: str) -> Rows:
-    """A row a size: forward and backward; ratios to PyTorch's usual form and to the chunked one."""
+    """A row a size: forward and backward; ratios to forms in PyTorch, "—" for one left out."""
     path = RESULTS / f"info_nce-{name}.json"
     if not path.exists():
         return [["not yet measured"]]
-    rows = [
-        [
-            "loss",
-            "P",
-            "B",
-            "Q",
-            "ms",
-            "of usual",
-            "of chunked",
-            "of GEMM",
-            "memory, MB",
-            "usual, MB",
-        ]
-    ]
-    for row in _read(path)["rows"]:
+    read = _read(path)["rows"]
+    others = [f for f in _FORMS if any(f in row["seconds"] for row in read)]
+    sizes = ("P", "B", "Q", "D")
+    ratios = [f"of {other}" for other in others]
+    rows = [["loss", *sizes, "ms", *ratios, "of GEMM", "memory, MB", "usual, MB"]]
+    for row in read:
         seconds, memory = row["seconds"], row["peak_extra_bytes"]
         ours = seconds["ours"]["median"]
         rows.append(
             [
                 row["loss"],
-                *(str(row[size]) for size in ("P", "B", "Q")),
+                *(str(row[size]) for size in sizes),
                 f"{1e3 * ours:.2f}",
-                *(f"{seconds[other]['median'] / ours:.2f}x" for other in ("usual", "chunked")),
+                *(f"{seconds[f]['median'] / ours:.2f}x" if f in seconds else "—" for f in others),
                 f"{100 * row['gemm_share']:.0f} %",
-                *(f"{1e-6 * memory[which]:.1f}" for which in ("ours", "usual")),
+                *(f"{1e-6 * memory[w]:.1f}" if w in memory else "—" for w in ("ours", "usual")),
             ]
         )
     return rows

@@ -22,6 +22,7 @@ _CHOICES = {
     "optimizer": ("sgd", "adamw"),
     "schedule": ("step", "cosine"),
     "precision": ("fp32", "bf16", "fp16"),
+    "queue_precision": ("fp32", "bf16"),
     "bodies": ("present", "all"),
     "padding": ("none", "paper"),
 }
@@ -51,6 +52,7 @@ class Recipe:
     padding: str = "none"
 
     queue_size: int = 32768
+    queue_precision: str = "fp32"  # what the queue keeps its keys in
     key_momentum: float = 0.999
     temperature: float = 0.07
     mining_epoch: int | None = 150  # neighbour mining from this epoch on; None: never

@@ -198,7 +198,8 @@ def test_folders_must_be_given(missing, way):
     assert refused(make_recipe, values) == f"recipe: {missing} is missing; give {missing}=FOLDER"
 
 
-CHOICES = ["method", "pairs", "stream", "optimizer", "schedule", "precision", "bodies", "padding"]
+CHOICES = ["method", "pairs", "stream", "optimizer", "schedule", "precision", "queue_precision"]
+CHOICES += ["bodies", "padding"]
 
 
 @pytest.mark.parametrize("key", CHOICES)

@@ -102,8 +102,11 @@ def _check_temperature(temperature: float | Tensor) -> None:
     if torch.is_tensor(temperature):
         if temperature.numel() != 1:
             raise ValueError(f"temperature must be a scalar, got {tuple(temperature.shape)}")
-    elif not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+        # A number on a GPU is not waited for, and one that is being traced has no value.
+        if temperature.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {float(temperature)}")
 
 
 def _want(holds: bool, name: str, tensor: Tensor, wanted: str) -> None:

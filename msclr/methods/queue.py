@@ -13,15 +13,17 @@ class Queue(nn.Module):
     Args:
         size: Q; the batch need not divide it.
         dim: D.
+        dtype: of the stored keys; bfloat16 halves what a step reads of them, and rounds each.
 
     Source: He et al., "Momentum Contrast" (CVPR 2020), section 3.2.
     """
 
-    def __init__(self, size: int, dim: int):
+    def __init__(self, size: int, dim: int, dtype: torch.dtype = torch.float32):
         super().__init__()
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size}")
-        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))  # (Q, D)
+        keys = F.normalize(torch.randn(size, dim), dim=1).to(dtype)
+        self.register_buffer("keys", keys)  # (Q, D)
         self.pointer = 0
 
     @torch.no_grad()

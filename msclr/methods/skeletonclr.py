@@ -35,6 +35,7 @@ class SkeletonCLR(nn.Module):
         encoder: an :class:`~msclr.nn.STGCN`.
         embedding_dim: length of the embeddings.
         queue_size: keys that the queue keeps, of all layouts together.
+        queue_dtype: what the queue keeps them in.
         key_momentum: m of the key encoder.
         temperature: T.
 
@@ -49,13 +50,14 @@ class SkeletonCLR(nn.Module):
         *,
         embedding_dim: int = 128,
         queue_size: int = 32768,
+        queue_dtype: torch.dtype = torch.float32,
         key_momentum: float = 0.999,
         temperature: float = 0.07,
     ):
         super().__init__()
         self.query = Embedder(encoder, embedding_dim)
         self.key = momentum_copy(self.query)
-        self.queue = Queue(queue_size, embedding_dim)
+        self.queue = Queue(queue_size, embedding_dim, queue_dtype)
         self.key_momentum, self.temperature = key_momentum, temperature
         self.process_group = None
 

@@ -24,7 +24,8 @@ from msclr.training.log import RunLog, StepRecord
 from msclr.training.schedule import learning_rate
 
 CHECKPOINT = "checkpoint.pt"
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DEFAULTS = asdict(Recipe(data="", out=""))
 _FREE_TO_CHANGE = ("data", "out", "device", "log_every", "checkpoint_every")  # on a resume
 
 
@@ -89,6 +90,7 @@ class Pretraining:
             build_encoder(recipe, layouts),
             embedding_dim=recipe.embedding_dim,
             queue_size=recipe.queue_size,
+            queue_dtype=_DTYPES[recipe.queue_precision],
             key_momentum=recipe.key_momentum,
             temperature=recipe.temperature,
         )
@@ -194,10 +196,11 @@ class Pretraining:
         save_checkpoint(self.folder / CHECKPOINT, state)
 
     def _restore(self, state: dict, path: Path) -> int:
-        mine, theirs = asdict(self.recipe), state["recipe"]
-        unlike = [k for k in mine if k not in _FREE_TO_CHANGE and mine[k] != theirs.get(k)]
+        mine = asdict(self.recipe)
+        theirs = _DEFAULTS | state["recipe"]  # keys that came since stood at their defaults
+        unlike = [k for k in mine if k not in _FREE_TO_CHANGE and mine[k] != theirs[k]]
         if unlike:
-            changes = ", ".join(f"{k}={theirs.get(k)!r} there, {mine[k]!r} here" for k in unlike)
+            changes = ", ".join(f"{k}={theirs[k]!r} there, {mine[k]!r} here" for k in unlike)
             raise InputError(f"{path} is of another recipe: {changes}")
         if state["data_checksums"] != self.dataset.store.meta["checksums"]:
             raise InputError(f"{path} was trained on other data than {self.recipe.data} holds")
@@ -209,7 +212,7 @@ class Pretraining:
     def _autocast(self):
         if self.recipe.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=_AUTOCAST[self.recipe.precision])
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.recipe.precision])
 
 
 def build_encoder(recipe: Recipe, layouts) -> STGCN:

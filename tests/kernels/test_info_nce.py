@@ -351,6 +351,7 @@ def test_a_temperature_may_be_a_float_or_a_scalar_tensor(info_nce):
         ("temperature", {"temperature": 0}),
         ("temperature", {"temperature": -0.1}),
         ("temperature", {"temperature": math.nan}),
+        ("temperature", {"temperature": torch.tensor(0.0)}),
         ("temperature", {"temperature": torch.ones(2)}),
         ("teacher", {"teacher": 3}),
         ("teacher", {"teacher": -1}),

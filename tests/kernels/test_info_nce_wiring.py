@@ -194,8 +194,10 @@ def test_a_call_past_the_checks_of_python_stays_within_its_memory():
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_a_temperature_that_left_the_positive_numbers_is_named(value):
     queries, keys, bank, _ = inputs()
-    with pytest.raises(RuntimeError, match="temperature must be positive"):
+    with pytest.raises(ValueError, match="temperature must be positive"):
         kernels.info_nce(queries, keys, bank, torch.tensor(value), backend="cpu")
+    with pytest.raises(RuntimeError, match="temperature must be positive"):  # compiled code's way
+        torch.ops.msclr.info_nce(queries, keys, bank, torch.tensor(value))
 
 
 def on_threads(count, run):

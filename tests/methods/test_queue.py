@@ -73,6 +73,15 @@ def test_takes_keys_of_another_type_and_with_a_gradient():
     assert queue.keys[:2, 0].tolist() == [1, 2]
 
 
+def test_bfloat16_rounds_each_key_once():
+    queue = Queue(3, 4, torch.bfloat16)
+    torch.testing.assert_close(queue.keys.float().norm(dim=1), torch.ones(3), atol=4e-3, rtol=0)
+    exact = torch.randn(2, 4)
+    queue.enqueue(exact)
+    assert queue.keys.dtype == torch.bfloat16
+    assert torch.equal(queue.keys[:2], exact.to(torch.bfloat16))
+
+
 def test_a_saved_queue_goes_on_where_it_stood(tmp_path):
     queue, again = Queue(5, 3), Queue(5, 3)
     fill(queue, [3, 4])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,19 @@ def test_a_resume_may_log_and_save_at_other_steps_and_find_the_data_elsewhere(
     changed = tiny_recipe(tmp_path / "moved", tmp_path / "run", log_every=3, checkpoint_every=5)
     run = pretrain(changed, resume=True)
     assert column(run) == column(whole)
+
+
+def test_a_checkpoint_older_than_a_key_had_its_default(data, tmp_path):
+    recipe = tiny_recipe(data, tmp_path / "run")
+    with pytest.raises(Killed):
+        pretrain(recipe, on_step=kill_after(6))
+    saved = tmp_path / "run" / "checkpoint.pt"
+    state = torch.load(saved, weights_only=True)
+    del state["recipe"]["queue_precision"]
+    torch.save(state, saved)
+    with pytest.raises(InputError, match="queue_precision='fp32' there, 'bf16' here"):
+        pretrain(replace(recipe, queue_precision="bf16"), resume=True)
+    assert len(column(pretrain(recipe, resume=True))) == recipe.steps
 
 
 @pytest.mark.parametrize(

@@ -53,43 +53,49 @@ class Panels {
   Buffer<S> data_;
 };
 
-// Rows of the bank as numbers, a tile at a time. The rows are a cache line longer than needed: a
-// power of two between them would leave most of the first-level cache unused.
+// Rows of the bank as numbers, a tile at a time: where they stand if they are numbers already and
+// fill whole vectors, else copied.
 template <class S>
 class BankTile {
  public:
   explicit BankTile(int64_t dim)
       : dim_(dim),
-        stride_(round_up(dim, kernels<S>().lanes) + 64 / sizeof(S)),
-        data_(kTile * stride_),
-        sum_(kPanel<S> * round_up(dim, kernels<S>().lanes)) {}
+        width_(round_up(dim, kernels<S>().lanes)),
+        copy_(kTile * width_),
+        sum_(kPanel<S> * width_) {}
 
   void read(const Rows& bank, int64_t first, int64_t count) {
-    bank.read(first, count, data_.get(), stride_);
     count_ = count;
+    stride_ = bank.stride();
+    rows_ = dim_ == width_ ? bank.in_place<S>(first) : nullptr;
+    if (rows_) return;
+    bank.read(first, count, copy_.get(), width_);
+    stride_ = width_;
+    rows_ = copy_.get();
   }
 
   // to (count, width) = bank rows times queries
   void similarities(const Panel<S>& panel, S* to) const {
-    kernels<S>().product(count_, panel.width, dim_, {data_.get(), stride_, 1}, panel.queries,
-                         panel.width, to, panel.width);
+    kernels<S>().product(count_, panel.width, dim_, {rows_, stride_, 1}, panel.queries, panel.width,
+                         to, panel.width);
   }
 
   // to (queries, D) += weights^T times bank rows, weights being (count, width). The tile's sum is
   // made apart: its terms would lose their last digits in one over thousands of rows.
   void add_weighted(const Panel<S>& panel, const S* weights, S* to, int64_t to_stride) {
-    const int64_t width = round_up(dim_, kernels<S>().lanes);
-    kernels<S>().product(panel.count, width, count_, {weights, 1, panel.width}, data_.get(),
-                         stride_, sum_.get(), width);
+    kernels<S>().product(panel.count, width_, count_, {weights, 1, panel.width}, rows_, stride_,
+                         sum_.get(), width_);
     for (int64_t i = 0; i < panel.count; ++i)
-      kernels<S>().add(sum_.get() + i * width, width, to + i * to_stride);
+      kernels<S>().add(sum_.get() + i * width_, width_, to + i * to_stride);
   }
 
   int64_t count() const { return count_; }
 
  private:
-  int64_t dim_, stride_, count_ = 0;
-  Buffer<S> data_, sum_;
+  const int64_t dim_, width_;
+  const Buffer<S> copy_, sum_;
+  const S* rows_ = nullptr;
+  int64_t stride_ = 0, count_ = 0;
 };
 
 }  // namespace msclr::info_nce_cpu

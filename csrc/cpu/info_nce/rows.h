@@ -30,12 +30,22 @@ class Rows {
     });
   }
 
+  // A row in the tensor's own memory, where it holds numbers of type S side by side, else null; the
+  // row after it is stride() further on. For tensors of two dimensions.
+  template <class S>
+  const S* in_place(int64_t row) const {
+    constexpr auto type = std::is_same_v<S, double> ? ScalarType::Double : ScalarType::Float;
+    return tensor_.scalar_type() == type && column_stride() == 1 ? at<S>(row) : nullptr;
+  }
+  int64_t stride() const { return stride_; }
+
   template <class S>
   void write(int64_t row, const S* from) const {
     dispatch(tensor_.scalar_type(), "rows", [&](auto* tag) {
       using T = std::remove_pointer_t<decltype(tag)>;
       T* to = at<T>(row);
-      for (int64_t c = 0; c < dim(); ++c) to[c * column_stride()] = static_cast<T>(from[c]);
+      const int64_t count = dim(), step = column_stride();
+      for (int64_t c = 0; c < count; ++c) to[c * step] = static_cast<T>(from[c]);
     });
   }
 
@@ -50,18 +60,18 @@ class Rows {
 
   template <class T, class S>
   void read_row(const T* from, S* to) const {
-    const int64_t step = column_stride();
+    const int64_t count = dim(), step = column_stride();
     if (step == 1) {
       if constexpr (std::is_same_v<T, S>) {
-        std::copy_n(from, dim(), to);
+        std::copy_n(from, count, to);
         return;
       }
       if constexpr (std::is_same_v<T, BFloat16>)
-        return kernels<S>().widen_bfloat16(reinterpret_cast<const uint16_t*>(from), dim(), to);
+        return kernels<S>().widen_bfloat16(reinterpret_cast<const uint16_t*>(from), count, to);
       if constexpr (std::is_same_v<T, Half>)
-        return kernels<S>().widen_half(reinterpret_cast<const uint16_t*>(from), dim(), to);
+        return kernels<S>().widen_half(reinterpret_cast<const uint16_t*>(from), count, to);
     }
-    for (int64_t c = 0; c < dim(); ++c) to[c] = static_cast<S>(from[c * step]);
+    for (int64_t c = 0; c < count; ++c) to[c] = static_cast<S>(from[c * step]);
   }
 
   Tensor tensor_;

@@ -3,7 +3,7 @@
 
 #include "../simd.h"
 
-#include "../info_nce/exp2.h"
+#include "../exp2.h"
 
 // 2^x, and exactly 0 where that is below the smallest number.
 template <class S>
