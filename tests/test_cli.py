@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from msclr import __version__, cli
+from msclr.cli import demo as demo_command
 from msclr.config import load_recipe
 from msclr.training import checkpoint
 from tests.tiny import (
@@ -319,10 +320,10 @@ def test_the_demos_recipe_is_shipped():
 
 def test_the_demo_takes_the_first_free_folder(tmp_path):
     wanted = str(tmp_path / "demo")
-    assert cli._free_folder(wanted) == wanted
+    assert demo_command._free_folder(wanted) == wanted
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo-2").mkdir()
-    assert cli._free_folder(wanted) == f"{wanted}-3"
+    assert demo_command._free_folder(wanted) == f"{wanted}-3"
 
 
 def test_as_a_process_bad_input_is_one_line_and_status_2():

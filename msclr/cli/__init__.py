@@ -1,0 +1,57 @@
+"""The ``msclr`` command: the only place that prints."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from msclr import __version__
+from msclr.cli import demo, evaluate, info, prepare, pretrain
+from msclr.cli._output import say
+from msclr.errors import DivergedError, InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Exit status 0, 2 for bad input, 1 for a run that failed."""
+    arguments = _parse(argv)
+    logging.basicConfig(level=logging.WARNING, format="msclr: %(message)s", stream=sys.stderr)
+    try:
+        arguments.run(arguments)
+    except InputError as error:
+        say(f"msclr: error: {error}")
+        return 2
+    except DivergedError as error:
+        say(f"msclr: stopped: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("msclr: interrupted")
+        return 130
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """argparse, but key=value may also follow an option: ``pretrain toy --resume epochs=3``."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    overrides = [text for text in rest if "=" in text and not text.startswith("-")]
+    if rest and (overrides != rest or not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="msclr", description="Fast multi-skeleton contrastive learning."
+    )
+    parser.add_argument("--version", action="version", version=f"msclr {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo.add(commands)
+    prepare.add(commands)
+    pretrain.add(commands)
+    evaluate.add(commands)
+    info.add(commands)
+    return parser

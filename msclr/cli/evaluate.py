@@ -1,0 +1,78 @@
+"""msclr evaluate, msclr ensemble"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msclr.cli._command import command
+from msclr.cli._output import print_json
+
+
+def add(commands) -> None:
+    _add_evaluate(commands)
+    _add_ensemble(commands)
+
+
+def _add_evaluate(commands) -> None:
+    text = "Evaluate the frozen encoder of a run."
+    parser = command(commands, "evaluate", _evaluate, text)
+    parser.add_argument("protocol", choices=("linear", "knn"))
+    parser.add_argument("run_folder", metavar="RUN")
+    _add_evaluation_options(parser)
+
+
+def _add_ensemble(commands) -> None:
+    text = "Average linear classifiers over layouts, and add up those of several streams."
+    parser = command(commands, "ensemble", _ensemble, text)
+    parser.add_argument("run_folders", metavar="RUN", nargs="+")
+    _add_evaluation_options(parser)
+
+
+def _add_evaluation_options(parser) -> None:
+    parser.add_argument("--layout", action="append", help="one or more; default: all of the data")
+    parser.add_argument("--data", help="prepared folder; default: the recipe's")
+    parser.add_argument("--random", action="store_true", help="a newly initialised encoder instead")
+    parser.add_argument("--device", help="cpu, cuda or auto; default: the recipe's")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _evaluate(arguments) -> None:
+    from msclr.evaluation import evaluate_knn, evaluate_linear, open_run
+    from msclr.evaluation.protocols import data_layouts
+
+    run = open_run(arguments.run_folder, arguments.random, arguments.device)
+    evaluate = {"linear": evaluate_linear, "knn": evaluate_knn}[arguments.protocol]
+    results = []
+    for layout in arguments.layout or data_layouts(run, arguments.data):
+        results.append(evaluate(run, layout, arguments.data))
+        if not arguments.json:
+            print(_line(results[-1]))
+    if arguments.json:
+        print_json(results[0] if len(results) == 1 else {**results[0], "results": results})
+
+
+def _ensemble(arguments) -> None:
+    from msclr.evaluation import evaluate_ensemble, open_run
+
+    runs = [open_run(x, arguments.random, arguments.device) for x in arguments.run_folders]
+    result = evaluate_ensemble(runs, arguments.layout, arguments.data)
+    if arguments.json:
+        print_json(result)
+        return
+    for member in result["members"]:
+        name = f"{member['layout']} ({member['stream']}, {member['run']})"
+        print(f"{name}: top-1 {member['top1']:.1f} %, weight {member['weight']:g}")
+    print(f"ensemble: top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} %")
+
+
+def _line(result: dict[str, Any]) -> str:
+    head = f"{result['protocol']} {result['layout']} ({result['stream']}, {result['encoder']})"
+    if "by_k" in result:
+        scores = ", ".join(f"k={k}: {v:.1f} %" for k, v in result["by_k"].items())
+        return f"{head}: {scores}"
+    worst = sorted((v, k) for k, v in result["per_class"].items() if v is not None)[:3]
+    return (
+        f"{head}: top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} % (best epoch "
+        f"{result['best_epoch']}: {result['best_top1']:.1f} %); weakest classes "
+        + ", ".join(f"{name} {value:.0f} %" for value, name in worst)
+    )

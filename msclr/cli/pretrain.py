@@ -1,0 +1,24 @@
+"""msclr pretrain"""
+
+from __future__ import annotations
+
+from msclr.cli._command import command
+from msclr.cli._output import TrainingBar, say
+
+
+def add(commands) -> None:
+    text = "Pretrain by a recipe: a shipped name or a YAML file, with key=value overrides."
+    parser = command(commands, "pretrain", _pretrain, text)
+    parser.add_argument("recipe", metavar="RECIPE")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+
+
+def _pretrain(arguments) -> None:
+    from msclr.config import load_recipe
+    from msclr.training import pretrain
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    with TrainingBar() as on_step:
+        folder = pretrain(recipe, arguments.resume, on_step)
+    say(f"run written to {folder}")
