@@ -48,7 +48,7 @@ def info_nce(
             repeats count once), or "mined": the union over views of their own ``top_k``.
         backend: "cpu", "triton" or "reference" (see :func:`msclr.kernels.backends`), or None for
             the fastest that can run here. "cpu" and "triton" keep no similarities: their memory
-            does not grow with Q. "triton" takes a D of up to 512 and a top_k of up to 16.
+            does not grow with Q. "triton" takes a D of up to 1,024 and a top_k of up to 16.
 
     Returns:
         :class:`InfoNCEOutput`: loss (P, B), distribution (P, B) or None (0 in the teacher's own

@@ -22,7 +22,8 @@ _ELEMENTS = {
     torch.float32: tl.float32,
     torch.float64: tl.float64,
 }
-_MOST_COLUMNS = 512  # of which all sums of a tile of queries still fit the registers
+_MOST_COLUMNS = 1024  # of which all sums of a tile of queries still fit the registers
+_WIDE = 512  # columns, beyond which tiles are the smallest and cut into pieces
 _MOST_NEAREST = 16
 
 
@@ -295,9 +296,11 @@ def _stream_blocks(call: _Call) -> dict[str, int]:
     if call.product_by_product:
         block = 16 if call.columns > 256 or call.sum_dtype == torch.float64 else 32
         return _pieces(call, 32) | {"BLOCK_M": block, "BLOCK_N": 16, "num_warps": 8}
+    if call.columns > _WIDE:
+        return _smallest_blocks(call)
     row_bytes = max(256, call.columns * call.bank.element_size())
     few = call.rows <= 64 and row_bytes == 256
-    return _pieces(call, _MOST_COLUMNS) | {
+    return _pieces(call, _WIDE) | {
         "BLOCK_M": 64 if few else 32768 // row_bytes,  # with their sums, all that registers hold
         "BLOCK_N": 64 if row_bytes <= 512 and _wide_products() and not call.tf32 else 32,
         "num_warps": 4 if few else 8,
@@ -309,14 +312,21 @@ def _bank_blocks(call: _Call) -> dict[str, int]:
     if call.product_by_product:
         block = 16 if call.columns > 256 or call.sum_dtype == torch.float64 else 32
         return _pieces(call, 32) | {"BLOCK_M": 16, "BLOCK_N": block, "num_warps": 8}
+    if call.columns > _WIDE:
+        return _smallest_blocks(call)
     stored, _ = call.pull_types()
     row_bytes = call.columns * max(call.bank.element_size(), stored.itemsize)
-    return _pieces(call, _MOST_COLUMNS) | {
+    return _pieces(call, _WIDE) | {
         "BLOCK_M": 32 if row_bytes <= 1024 else 16,
         "BLOCK_N": 128 if row_bytes <= 512 else 32,
         "num_warps": 8,
         "num_stages": 2,
     }
+
+
+def _smallest_blocks(call: _Call) -> dict[str, int]:
+    """Of which `stream` still spills a little on sm_80."""
+    return _pieces(call, 256) | {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 8, "num_stages": 1}
 
 
 def _pieces(call: _Call, most: int) -> dict[str, int]:

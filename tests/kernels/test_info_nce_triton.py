@@ -98,6 +98,7 @@ CASES = {
     "three mined": (3, 5, 70, 16, 0.3, {"top_k": 3, "positives": "mined"}),
     "sixteen mined": (3, 1, 70, 16, 0.07, {"top_k": 16, "positives": "mined"}),
     "cold": (3, 5, 70, 16, 0.01, {"teacher": 0, "top_k": 3, "positives": GIVEN}),
+    "a thousand columns": (2, 2, 20, 1000, 0.07, {"teacher": 0, "top_k": 1, "positives": "mined"}),
     "two tiles of queries": (3, 12, 20, 1, 1.0, {"teacher": 0, "top_k": 1}),
 }
 
@@ -108,6 +109,7 @@ CASES = {
     [
         *product(CASES, [torch.float32]),
         *product(["MoCo", "no bank", "given", "AimCLR", "cold"], [torch.float16]),
+        ("a thousand columns", torch.float16),
         *product(["given", "AimCLR"], [torch.bfloat16, torch.float64]),
     ],
     ids=str,
@@ -279,8 +281,8 @@ def test_the_op_is_a_proper_one():
 
 @numbers
 def test_what_does_not_fit_is_named():
-    with pytest.raises(ValueError, match=r"^queries\b.*512.*513"):
-        info_nce(*arguments(1, 1, 20, 513), backend="triton")
+    with pytest.raises(ValueError, match=r"^queries\b.*1024.*1025"):
+        info_nce(*arguments(1, 1, 20, 1025), backend="triton")
     with pytest.raises(ValueError, match=r"^top_k\b.*16.*17"):
         info_nce(*arguments(1, 1, 20, 5), top_k=17, backend="triton")
 
