@@ -5,10 +5,21 @@
 Layout('kinectv2_25', 25 joints, 24 bones, center 'spineshoulder')
 
 One `.toml` file beside this one describes each convention that is shipped; `load` reads a file of
-your own and `register` puts it under its name.
+your own and `register` puts it under its name. `derivation` makes one convention's joints of
+another's.
 """
 
+from msclr.layouts.derive import derivable, derivation, derive_joints
 from msclr.layouts.layout import Layout
 from msclr.layouts.registry import get, load, names, register
 
-__all__ = ["Layout", "get", "load", "names", "register"]
+__all__ = [
+    "Layout",
+    "derivable",
+    "derivation",
+    "derive_joints",
+    "get",
+    "load",
+    "names",
+    "register",
+]

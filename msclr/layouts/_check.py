@@ -5,6 +5,7 @@ Messages start with the key they are about; the callers put the layout and the f
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from msclr.errors import InputError
 MAX_JOINTS = 128  # the kernels' limit
 
 Pair = tuple[str, str]
+Rules = tuple[tuple[str, tuple[tuple[str, float], ...]], ...]  # (name, ((of what, weight), …)), …
 
 
 def did_you_mean(word: Any, names: Iterable[str]) -> str:
@@ -128,6 +130,54 @@ def outside_graph(values: Any, bones: Sequence[Pair], joints: Sequence[str]) -> 
     if len(set(outside)) < len(outside):
         raise InputError("outside_graph: a bone is listed twice; remove one")
     return outside
+
+
+def rules(landmarks: Any, derived: Any, joints: Sequence[str]) -> tuple[Rules, Rules]:
+    """(landmark over joints, joint over landmarks), each landmark and joint at most once.
+
+    A landmark that is given as a joint is a rule for that joint too, unless `derived` has another.
+    """
+    over_joints, over_landmarks = {}, {}
+    for landmark, value in _table("landmarks", landmarks).items():
+        weights = over_joints[landmark] = _weights(f"landmarks: {landmark}", value)
+        for joint, _ in weights:
+            if joint not in joints:
+                raise InputError(
+                    f"landmarks: {landmark} names {joint!r}, which is not among the joints"
+                    f"{did_you_mean(joint, joints)}"
+                )
+        if isinstance(value, str):
+            over_landmarks.setdefault(value, ((landmark, 1.0),))
+    for joint, value in _table("derived", derived).items():
+        if joint not in joints:
+            raise InputError(
+                f"derived: {joint!r} is not among the joints{did_you_mean(joint, joints)}"
+            )
+        over_landmarks[joint] = _weights(f"derived: {joint}", value)
+    return tuple(over_joints.items()), tuple(over_landmarks.items())
+
+
+def _table(key: str, values: Any) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise InputError(f"{key}: got {short(values)}, wanted a table such as mid = {{ a = 1.0 }}")
+    return values
+
+
+def _weights(key: str, value: Any) -> tuple[tuple[str, float], ...]:
+    if isinstance(value, str):
+        return ((value, 1.0),)
+    if not isinstance(value, Mapping) or not value:
+        raise InputError(
+            f"{key} is {short(value)}; wanted a name, or weights such as {{ a = 0.5, b = 0.5 }}"
+        )
+    for name, weight in value.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not isinstance(name, str) or not number or not math.isfinite(weight):
+            raise InputError(f"{key} weighs {short(name)} by {short(weight)}; wanted a number")
+    total = math.fsum(value.values())
+    if abs(total - 1) > 1e-9:
+        raise InputError(f"{key} has weights that sum to {total:.9g}; they must sum to 1")
+    return tuple((name, float(weight)) for name, weight in value.items())
 
 
 def _require_list(key: str, values: Any, wanted: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     import torch
 
 REQUIRED_KEYS = ("name", "joints", "bones", "center")
-OPTIONAL_KEYS = ("aliases", "flip", "outside_graph")
+OPTIONAL_KEYS = ("aliases", "flip", "outside_graph", "landmarks", "derived")
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Layout:
-    """One skeleton convention. Immutable and hashable; equal when all its fields are equal.
+    """One skeleton convention. Immutable and hashable; equal when all its fields are equal, but for
+    `landmarks` and `derived`: they say how to make joints, not what joints there are.
 
     name: lower-case letters, digits and underscores.
     joints: 1 to 128 different joint names; their order is the order of the joint axis V.
@@ -34,6 +35,12 @@ class Layout:
         replace that rule. They are kept in `mirror_pairs`; the attribute `flip` is the permutation.
     outside_graph: those of `bones` that are no links of `adjacency`. They serve the bone stream and
         pictures, where a published graph leaves joints without a link that its weights rely on.
+    landmarks: places of the body that these joints tell, by name: a joint, or weights over joints
+        that sum to 1, also negative ones. `msclr.layouts.derivation` makes other layouts of them.
+    derived: how joints of this layout follow from landmarks, another layout's: a landmark or
+        weights over landmarks that sum to 1. A joint that `landmarks` gives as a landmark follows
+        from that landmark and need not be named here; the first counts if there are several. Other
+        joints without an entry cannot be derived.
 
     Raises InputError, one line that names the key and the mend, for anything else.
     """
@@ -45,6 +52,8 @@ class Layout:
     aliases: tuple[str, ...]
     mirror_pairs: tuple[tuple[str, str], ...]
     outside_graph: tuple[tuple[str, str], ...]
+    landmarks: _check.Rules = field(compare=False)
+    derived: _check.Rules = field(compare=False)
 
     def __init__(
         self,
@@ -55,11 +64,14 @@ class Layout:
         aliases: Sequence[str] = (),
         flip: Sequence[Sequence[str]] | None = None,
         outside_graph: Sequence[Sequence[str]] = (),
+        landmarks: Mapping[str, str | Mapping[str, float]] | None = None,
+        derived: Mapping[str, str | Mapping[str, float]] | None = None,
     ) -> None:
         name = _check.name(name)
         try:
             joints = _check.joints(joints)
             bones = _check.bones(bones, joints)
+            rules = _check.rules(landmarks or {}, derived or {}, joints)
             fields = {
                 "name": name,
                 "joints": joints,
@@ -70,6 +82,8 @@ class Layout:
                     pairs_from_names(joints) if flip is None else _check.flip(flip, joints)
                 ),
                 "outside_graph": _check.outside_graph(outside_graph, bones, joints),
+                "landmarks": rules[0],
+                "derived": rules[1],
             }
         except InputError as error:
             raise InputError(f"layout {name!r}: {error}") from None
@@ -80,8 +94,9 @@ class Layout:
     def from_dict(cls, fields: Mapping[str, Any], source: str = "layout") -> Layout:
         """The layout that `to_dict` described, or that a layout file holds.
 
-        fields: `name`, `joints`, `bones`, `center` and, where wanted, `aliases`, `flip` and
-        `outside_graph`. source: what to call the fields' origin in an error, such as a file.
+        fields: `name`, `joints`, `bones`, `center` and, where wanted, `aliases`, `flip`,
+        `outside_graph`, `landmarks` and `derived`. source: what to call the fields' origin in an
+        error, such as a file.
         Raises InputError for missing or unknown keys and for whatever `Layout` refuses.
         """
         _check.keys(fields, REQUIRED_KEYS, OPTIONAL_KEYS, source)
@@ -91,7 +106,11 @@ class Layout:
             raise InputError(f"{source}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as strings and lists, ready for JSON; `from_dict` reads them back."""
+        """All fields as strings and lists, ready for JSON; `from_dict` reads them back.
+
+        Without `landmarks` and `derived`: data sets and checkpoints keep what they were made with,
+        and joints are derived before that.
+        """
         return {
             "name": self.name,
             "joints": list(self.joints),

@@ -40,6 +40,12 @@ def load(path: str | PathLike[str]) -> Layout:
         center = "base"
         # optional: aliases = ["my-robot"], flip = [["lhip", "rhip"]], outside_graph = []
 
+        [landmarks]    # optional: what other layouts can be derived from
+        mid_hip = "base"
+        lhip = "lhip"
+        rhip = "rhip"
+        pelvis = { base = 0.9, lhip = 0.05, rhip = 0.05 }
+
     Raises InputError, one line with the file, the key and the mend, for a wrong file.
     """
     try:
