@@ -47,14 +47,14 @@ wheel: $(INSTALLED)  ## build a wheel into dist/
 	$(VENV)/bin/pip wheel --no-deps --no-build-isolation -w dist .
 
 clean:  ## remove what was built, .venv excepted
-	rm -rf build dist *.egg-info kernels/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist *.egg-info kernels/*.so msclr/data/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
 	rm -f $(INSTALLED)
 	find msclr kernels benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The build needs torch beforehand (see pyproject.toml), hence two steps. Edits of Python files need
 # no new installation.
 $(INSTALLED): constraints.txt setup.py pyproject.toml $(CPP_FILES) | $(VENV)/bin/python
-	$(PIP) setuptools ninja torch numpy
+	$(PIP) setuptools ninja pybind11 torch numpy
 	$(PIP) --no-build-isolation --editable ".[test,dev]"
 	@test -f kernels/_C.so || echo "msclr runs without its compiled operators, on PyTorch's own;" \
 	"to see why: .venv/bin/pip install -v --no-build-isolation --no-deps --editable ." >&2

@@ -1,9 +1,11 @@
-"""Compiles csrc/ into kernels/_C.so and, with nvcc, csrc/cuda/ into kernels/_C_cuda.so; lists the
-packages. All else stands in pyproject.toml.
+"""Compiles csrc/ into kernels/_C.so, with nvcc csrc/cuda/ into kernels/_C_cuda.so, and
+csrc/skeleton_io/ into msclr/data/_skeleton_io.*.so; lists the packages. All else stands in
+pyproject.toml.
 
-The libraries hold operators and no Python symbols: `torch.ops.load_library` loads them
-(kernels/_backend.py), any Python version can, and so can every torch from 2.10 on. Where one
-cannot be compiled the package installs without it, with a warning, and runs on PyTorch's own ops.
+The first two hold operators and no Python symbols: `torch.ops.load_library` loads them
+(kernels/_backend.py), any Python version can, and so can every torch from 2.10 on. The third is a
+module of one Python version. Where one cannot be compiled the package installs without it, with a
+warning, and runs on PyTorch's own ops, or reads .skeleton files in Python.
 """
 
 import os
@@ -31,6 +33,17 @@ FLAGS = [
     "-ffp-contract=fast",  # a * b + c is one instruction
     "-fvisibility=hidden",
     STABLE_ABI,
+]
+
+READER = "msclr.data._skeleton_io"
+READER_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-g0",
+    "-Wall",
+    "-Wno-uninitialized",  # GCC 12 says so of its own AVX-512 headers
+    "-Wno-maybe-uninitialized",
+    "-fvisibility=hidden",
 ]
 
 CUDA_SOURCES = sorted(glob("csrc/cuda/*.cu"))
@@ -93,12 +106,36 @@ def compile_cuda_operators(nvcc: str, target: str) -> None:
         raise CompileError(f"{nvcc} cannot compile csrc/cuda/")
 
 
-def compiled_operators() -> dict:
+def skeleton_reader() -> list[Extension]:
+    """The reader of .skeleton files; none where pybind11's headers are missing."""
+    try:
+        from pybind11 import get_include
+    except ImportError as error:
+        warnings.warn(
+            f"msclr is built without its compiled reader of .skeleton files: {error}", stacklevel=2
+        )
+        return []
+    return [
+        Extension(
+            READER,
+            sorted(glob("csrc/skeleton_io/*.cpp")),
+            depends=["setup.py", *glob("csrc/skeleton_io/*.h")],
+            include_dirs=[get_include()],
+            extra_compile_args=READER_FLAGS,
+            language="c++",
+            optional=True,  # a failure is a warning
+        )
+    ]
+
+
+def compiled() -> dict:
     """The arguments of setup() that build the libraries; none where nothing can be compiled."""
+    reader = skeleton_reader()
     if problem := why_not_compilable():
         warnings.warn(f"msclr is built without its compiled operators: {problem}", stacklevel=2)
-        return {}
+        return {"ext_modules": reader}
     from setuptools.command.bdist_wheel import bdist_wheel
+    from setuptools.errors import CompileError
     from setuptools.modified import newer_group
     from torch.utils.cpp_extension import BuildExtension, include_paths, library_paths
 
@@ -107,9 +144,17 @@ def compiled_operators() -> dict:
             super().finalize_options()
             self.build_temp = "build/operators"  # kept, so that ninja compiles what changed only
 
+        def get_ext_filename(self, name):
+            # Torch's own leaves out the Python version for all, or for none.
+            self.no_python_abi_suffix = not name.endswith(READER.rpartition(".")[2])
+            return super().get_ext_filename(name)
+
         def build_extension(self, extension):
             if extension is not cuda_operators:
-                return super().build_extension(extension)
+                try:
+                    return super().build_extension(extension)
+                except RuntimeError as error:  # of torch's; setuptools knows its own only
+                    raise CompileError(str(error)) from error
             kept = os.path.join(self.build_temp, "_C_cuda.so")
             if newer_group(extension.depends, kept):
                 compile_cuda_operators(nvcc, kept)
@@ -145,8 +190,11 @@ def compiled_operators() -> dict:
             stacklevel=2,
         )
     return {
-        "ext_modules": [operators, *([cuda_operators] if nvcc else [])],
-        "cmdclass": {"build_ext": BuildOperators, "bdist_wheel": AnyPythonWheel},
+        "ext_modules": [operators, *([cuda_operators] if nvcc else []), *reader],
+        "cmdclass": {
+            "build_ext": BuildOperators,
+            **({} if reader else {"bdist_wheel": AnyPythonWheel}),
+        },
     }
 
 
@@ -157,5 +205,5 @@ setup(
         *(f"msclr.kernels.{name}" for name in find_packages("kernels")),
     ],
     package_dir={"msclr.kernels": "kernels"},
-    **compiled_operators(),
+    **compiled(),
 )

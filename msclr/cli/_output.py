@@ -43,3 +43,24 @@ class TrainingBar:
                 refresh=False,
             )
         self._bar.update()
+
+
+class ClipBar:
+    """Draws a bar on stderr for prepare: clips done, clips/s, time left."""
+
+    def __init__(self):
+        self._bar = None
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        return self._on_clip
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _on_clip(self, done: int, clips: int) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=clips, unit="clip", dynamic_ncols=True)
+        self._bar.update(done - self._bar.n)

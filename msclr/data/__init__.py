@@ -1,4 +1,4 @@
-"""Prepared data sets: writing them, holding them on a device, augmenting them."""
+"""Data sets: reading and preparing them, holding them on a device, augmenting them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ import importlib
 # processes that do so start in a tenth of the time without it.
 _HOMES = {
     "PrepareReport": "prepare",
+    "Skeleton": "skeleton",
     "SkeletonDataset": "dataset",
     "Store": "store",
+    "export_aimclr": "export",
+    "export_pyskl": "export",
     "open_store": "store",
+    "prepare_aimclr": "prepare",
     "prepare_arrays": "prepare",
+    "prepare_ctrgcn": "prepare",
+    "prepare_ntu": "prepare",
+    "prepare_pyskl": "prepare",
+    "read_skeleton": "skeleton",
+    "read_skeletons": "skeleton",
 }
 __all__ = sorted(_HOMES)
 

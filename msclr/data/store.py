@@ -1,7 +1,8 @@
 """The prepared data set on disk: one folder, written whole or not at all, read by memory map.
 
 dataset.json         layouts, units, splits, classes, frames, bodies, source, checksums, report
-train/  val/         <layout>.npy  (N, M, T, V, 3) float32 metres, one file a layout
+train/  val/         <layout>.npy  (N, M, T, V, 3) float32, one file a layout; the last axis is
+                                   x, y, z in metres, or x, y, score (see COORDINATES)
                      bodies.npy    (N, M) bool: which bodies are there
                      labels.npy    (N,) int64
                      names.json    list of N names
@@ -16,6 +17,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +31,10 @@ from msclr.layouts.layout import Layout
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val")
+COORDINATES = {  # what the last axis holds, and the units of its positions
+    "xyz": "metre",
+    "xy_score": "half of the image's width and height, from its middle",
+}
 _BLOCK = 1 << 22  # bytes hashed at a time
 _FIELDS = {
     "name": str,
@@ -48,7 +54,8 @@ logger = logging.getLogger(__name__)
 class Split:
     """The clips of one split, in the order they were written.
 
-    views: layout name -> (N, M, T, V, 3) float32 metres, read-only memory map
+    views: layout name -> (N, M, T, V, 3) float32, read-only memory map: x, y, z in metres, or
+        what else `Store.coordinates` says
     bodies: (N, M) bool, False where a body is absent (its coordinates are 0)
     labels: (N,) int64
     names: N strings
@@ -65,7 +72,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Store:
-    """A prepared data set, as `open_store` returns it. `meta` is dataset.json as it stands."""
+    """A prepared data set, as `open_store` returns it. `meta` is dataset.json as it stands.
+
+    coordinates: what the last axis of the clips holds. "xyz": x, y, z in metres, each body about
+        its centre joint. "xy_score": x and y from the middle of the image in halves of its width
+        and height (x to the right, y down, -1 to 1 inside), and the score of the joint, 0 where it
+        was not seen.
+    """
 
     path: Path
     layouts: dict[str, Layout]
@@ -73,6 +86,7 @@ class Store:
     frames: int
     bodies: int
     meta: dict[str, Any] = field(repr=False)
+    coordinates: str = "xyz"
 
     def split(self, name: str) -> Split:
         """The split `name` ("train" or "val"), memory-mapped. Raises InputError."""
@@ -115,6 +129,7 @@ def open_store(path: str | os.PathLike[str], verify: bool = True) -> Store:
         frames=meta["frames"],
         bodies=meta["bodies"],
         meta=meta,
+        coordinates=meta.get("coordinates", "xyz"),
     )
     for file in _files(store.layouts):
         _require_file(folder / file)
@@ -154,6 +169,7 @@ class StoreWriter:
         frames: int,
         bodies: int,
         source: str,
+        coordinates: str = "xyz",
     ) -> None:
         require_free(out)
         self.out = Path(out).resolve()
@@ -162,6 +178,7 @@ class StoreWriter:
             raise InputError(f"a layout cannot be called {taken!r}, a file of that name is written")
         self.frames, self.bodies = frames, bodies
         self._meta = {"name": name, "classes": list(classes), "source": source}
+        self._coordinates = coordinates
         self._partial = self.out.parent / f".{self.out.name}.partial-{os.getpid()}"
         self._rows = {
             layout.name: (bodies, frames, layout.num_joints, 3)  # (M, T, V, 3)
@@ -197,7 +214,7 @@ class StoreWriter:
         label: int,
         name: str,
     ) -> None:
-        """Append one clip: `views` layout name -> (M, T, V, 3) metres, `present` (M,) bool."""
+        """Append one clip: `views` layout name -> (M, T, V, 3), `present` (M,) bool."""
         if set(views) != set(self.layouts):
             raise InputError(
                 f"clip {name!r} comes under {', '.join(views)}, the data set has "
@@ -208,6 +225,8 @@ class StoreWriter:
                 f"clip {name!r} has label {label}, the data set has "
                 f"{len(self._meta['classes'])} classes; name every class"
             )
+        # + 0 makes zeros of negative zeros, so that equal clips have equal checksums.
+        views = {key: np.asarray(xyz, np.float32) + 0 for key, xyz in views.items()}
         rows = {key: np.ascontiguousarray(xyz, dtype="<f4") for key, xyz in views.items()}
         for key, row in rows.items():
             if row.shape != self._rows[key]:
@@ -232,13 +251,14 @@ class StoreWriter:
             "version": __version__,
             "name": self._meta["name"],
             "layouts": {name: layout.to_dict() for name, layout in self.layouts.items()},
-            "units": "metre",
+            "coordinates": self._coordinates,
+            "units": COORDINATES[self._coordinates],
             "frames": self.frames,
             "bodies": self.bodies,
             "classes": self._meta["classes"],
             "splits": {name: len(split.labels) for name, split in self._splits.items()},
             "source": self._meta["source"],
-            "checksums": {file: _sha256(self._partial / file) for file in files},
+            "checksums": _checksums(self._partial, files),
             "report": dict(report or {}),
         }
         _write_json(self._partial / "dataset.json", meta)
@@ -357,6 +377,11 @@ def _read_meta(folder: Path) -> dict[str, Any]:
             f"{path} has format_version {version!r}, this msclr reads {FORMAT_VERSION}; "
             "prepare the data set again"
         )
+    if meta.get("coordinates", "xyz") not in tuple(COORDINATES):  # whatever JSON holds there
+        raise InputError(
+            f"{path}: coordinates are {meta['coordinates']!r}, this msclr reads "
+            f"{' and '.join(COORDINATES)}; prepare the data set again"
+        )
     for key, kind in _FIELDS.items():
         if not isinstance(meta.get(key), kind):
             raise InputError(
@@ -407,6 +432,14 @@ def _load(path: Path, shape: tuple[int, ...], dtype: Any, mmap_mode: Any = None)
             f"{shape}; prepare the data set again"
         )
     return array
+
+
+def _checksums(folder: Path, files: Iterable[str]) -> dict[str, str]:
+    """File -> SHA-256; a thread a core, for hashing leaves Python free."""
+    files = list(files)
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(_sha256, [folder / file for file in files])
+        return dict(zip(files, digests, strict=True))
 
 
 def _sha256(path: Path) -> str:

@@ -85,12 +85,18 @@ def _check_texts(what: str, entries: Iterable[str], count: int) -> list[str]:
     return [str(text) for text in texts]
 
 
-def check_views(views: Mapping[str | Layout, Sequence[np.ndarray]], table: Table) -> list[View]:
+def check_views(
+    views: Mapping[str | Layout, Sequence[np.ndarray]],
+    table: Table,
+    coordinates: str = "xyz",
+    zeros: str = "joint",
+) -> list[View]:
     if not views:
         raise InputError("there is no view; give the clips under at least one layout")
     checked: dict[str, View] = {}
     for key, clips in views.items():
-        view = View(key if isinstance(key, Layout) else layout_registry.get(key), clips)
+        layout = key if isinstance(key, Layout) else layout_registry.get(key)
+        view = View(layout, clips, coordinates, zeros)
         if view.name in checked:
             raise InputError(f"layout {view.name} is given twice; give each view once")
         if len(clips) != len(table.labels):
@@ -136,3 +142,22 @@ def check_count(value: int, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"{what} is {value!r}; give a whole number from 1 on")
     return int(value)
+
+
+def check_choice(value: str, what: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise InputError(f"{what} is {value!r}; choose one of {', '.join(choices)}")
+    return value
+
+
+def layout_of(joints: int, where: str) -> Layout:
+    """The layout of clips of V = `joints` where the file does not say: NTU RGB+D's, or the only one
+    that has as many."""
+    if joints == 25:
+        return layout_registry.get("kinectv2_25")
+    found = [layout_registry.get(name) for name in layout_registry.names()]
+    found = [layout for layout in found if layout.num_joints == joints]
+    if len(found) != 1:
+        known = ", ".join(layout.name for layout in found) or "no known layout"
+        raise InputError(f"{where} has {joints} joints, as {known}: say which layout it is in")
+    return found[0]

@@ -13,11 +13,22 @@ from msclr.layouts.layout import Layout
 
 
 class View:
-    """The clips under one layout, and the counts of what cleaning them found."""
+    """The clips under one layout, and the counts of what cleaning them found.
 
-    def __init__(self, layout: Layout, clips: Sequence[np.ndarray]) -> None:
+    `coordinates` and `zeros` are those of `prepare_arrays`.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        clips: Sequence[np.ndarray],
+        coordinates: str = "xyz",
+        zeros: str = "joint",
+    ) -> None:
         self.layout, self.clips, self.name = layout, clips, layout.name
-        self._centred = True  # until a clip has its centre elsewhere than at 0
+        self._scored, self._zeros = coordinates == "xy_score", zeros
+        # Until a clip has its centre elsewhere than at 0.
+        self._centred = not self._scored and zeros == "joint"
         self._counts = ViewReport()
         self._reach: list[float] = []
 
@@ -27,18 +38,19 @@ class View:
 
     def present(self, clip: int) -> np.ndarray:
         """Which bodies have any joint in any frame, (M,) bool. Ask for each clip before `clean`."""
-        seen = seen_joints(self.bodies(clip))
-        self._centred &= not seen[:, :, self.layout.center_index].any()
+        seen = self._seen(self.bodies(clip))
+        self._centred = self._centred and not seen[:, :, self.layout.center_index].any()
         return seen.any(axis=(1, 2))
 
     def motion(self, clip: int, rows: np.ndarray) -> np.ndarray:
         xyz = self.bodies(clip)[rows].astype(np.float64)
-        return motion(xyz, seen_joints(xyz))  # (len(rows),)
+        moving = xyz[..., :2] if self._scored else xyz
+        return motion(moving, self._seen(xyz))  # (len(rows),)
 
     def clean(self, clip: int, rows: np.ndarray, frames: int, scale: float) -> np.ndarray:
         """The bodies `rows` of a clip, cleaned: (len(rows), frames, V, 3) float64."""
         raw = self.bodies(clip)[rows]
-        seen = seen_joints(raw)
+        seen = self._seen(raw)
         if self._centred:
             center = self.layout.center_index
             seen[:, :, center] = seen.any(axis=2) & (raw[:, :, center] == 0).all(axis=-1)
@@ -54,10 +66,26 @@ class View:
         self._counts.interpolated += int((~seen & ever[:, None]).sum())
 
         xyz = fill_gaps(raw.astype(np.float64) * scale, seen)
-        xyz = center_bodies(xyz, ever, self.layout.center_index)
+        if self._scored:
+            xyz[..., 2] = np.where(seen, raw[..., 2], 0)  # a score is measured or 0, never made up
+        else:
+            xyz = center_bodies(xyz, ever, self.layout.center_index)
         xyz = resample(xyz, frames)
-        self._reach.append(float(np.sqrt((xyz**2).sum(axis=-1)).max()))
+        position = xyz[..., :2] if self._scored else xyz
+        self._reach.append(float(np.sqrt((position**2).sum(axis=-1)).max()))
         return xyz
+
+    def _seen(self, xyz: np.ndarray) -> np.ndarray:
+        """Which joints were measured: bodies (B, T, V, 3) to (B, T, V) bool."""
+        if self._scored:
+            return _finite(xyz) & (xyz[..., 2] > 0)
+        seen = seen_joints(xyz)
+        return seen.any(axis=2, keepdims=True) & _finite(xyz) if self._zeros == "body" else seen
 
     def report(self) -> ViewReport:
         return replace(self._counts, reach=float(np.median(self._reach)))
+
+
+def _finite(xyz: np.ndarray) -> np.ndarray:
+    x, y, z = (np.isfinite(xyz[..., axis]) for axis in range(3))  # quicker than over an axis of 3
+    return x & y & z

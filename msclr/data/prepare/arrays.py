@@ -8,10 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from msclr.data.prepare._inputs import Table, check_count, check_table, check_views
+from msclr.data.prepare._inputs import (
+    Table,
+    check_choice,
+    check_count,
+    check_table,
+    check_views,
+)
 from msclr.data.prepare._view import View
 from msclr.data.prepare.report import PrepareReport
-from msclr.data.store import SPLITS, StoreWriter, require_free
+from msclr.data.store import COORDINATES, SPLITS, StoreWriter, require_free
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
 
@@ -29,6 +35,9 @@ def prepare_arrays(
     bodies: int | None = None,
     name: str | None = None,
     source: str = "arrays",
+    coordinates: str = "xyz",
+    zeros: str = "joint",
+    left_out: Mapping[str, int] | None = None,
 ) -> PrepareReport:
     """Clean, centre and resample clips and write them as a prepared data set to the folder `out`.
 
@@ -42,6 +51,11 @@ def prepare_arrays(
         more bodies the ones with the largest motion are kept (the sum over joints, axes and views
         of the variance over time), in their order.
     name: of the data set, the folder's if not given. source: where the clips are from, in words.
+    coordinates: "xyz", or "xy_score" for clips of two dimensions: x and y from the middle of the
+        image in halves of its width and height, and a score from 0 on (`scale` leaves it alone).
+    zeros: which zeros are missing: "joint", a joint at (0, 0, 0); or "body", a frame in which all
+        of a body's joints are there, for clips that were centred on some joint.
+    left_out: for the report, the clips that the caller dropped: reason -> number.
 
     The steps, in float64, for each clip, body and view:
     1. Coordinates times `scale`. A joint with a NaN, an infinity or all three coordinates 0 is
@@ -56,12 +70,18 @@ def prepare_arrays(
     5. Linear resampling over time to `frames`, both ends kept.
     Axes are left as they are.
 
+    Of "xy_score" a joint without a positive score is missing; its x and y are filled in, its score
+    is 0. Step 4 is left out, since where in the image a body is says something of it, and motion is
+    that of x and y.
+
     Returns the counts of what was found. Raises InputError, before anything is written, for
     whatever does not fit together.
     """
     require_free(out)
     table = check_table(labels, split, names, classes)
-    sources = check_views(views, table)
+    check_choice(coordinates, "coordinates", tuple(COORDINATES))
+    check_choice(zeros, "zeros", ("joint", "body"))
+    sources = check_views(views, table, coordinates, zeros)
     frames = check_count(frames, "frames")
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"scale is {scale!r}; give metres per unit, 0.001 for millimetres")
@@ -74,6 +94,8 @@ def prepare_arrays(
         frames=frames,
         bodies=bodies,
         classes=table.classes,
+        coordinates=coordinates,
+        left_out=dict(left_out or {}),
         clips={key: table.split.count(key) for key in SPLITS},
         per_class={key: table.per_class(key) for key in SPLITS},
         unmatched_bodies=unmatched,
@@ -87,6 +109,7 @@ def prepare_arrays(
         frames=frames,
         bodies=bodies,
         source=source,
+        coordinates=coordinates,
     )
     # Overflow ends in infinities, which are refused below, not in warnings.
     with writer, np.errstate(over="ignore", invalid="ignore"):

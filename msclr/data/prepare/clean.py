@@ -6,6 +6,8 @@ B bodies x T frames x V joints x 3. Nothing here knows of files or of data sets.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 
@@ -69,12 +71,16 @@ def resample(xyz: np.ndarray, frames: int) -> np.ndarray:
     `xyz` (B, T, V, 3) float; the new frame i lies at i (T - 1) / (frames - 1). A clip of one frame
     is repeated; `frames=1` keeps the first.
     """
-    length = xyz.shape[1]
+    left, right, weight = _between(xyz.shape[1], frames)
+    return (1 - weight) * xyz.take(left, axis=1) + weight * xyz.take(right, axis=1)
+
+
+@cache
+def _between(length: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The old frames left and right of each new one (frames,), and how far right (frames, 1, 1)."""
     position = np.linspace(0, length - 1, frames)
     left = position.astype(np.int64)
-    right = np.minimum(left + 1, length - 1)
-    weight = (position - left)[:, None, None]  # (frames, 1, 1)
-    return (1 - weight) * xyz[:, left] + weight * xyz[:, right]
+    return left, np.minimum(left + 1, length - 1), (position - left)[:, None, None]
 
 
 def motion(xyz: np.ndarray, seen: np.ndarray) -> np.ndarray:

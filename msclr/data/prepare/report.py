@@ -16,7 +16,8 @@ class ViewReport:
     interpolated: those of them that were missing and were interpolated over time
     never_seen: body x joint pairs missing in a whole clip, set to the body's centre
     trimmed_frames: frames at the ends of clips in which no body was seen, cut off
-    reach: metres from the centre to the furthest joint, median over clips
+    reach: metres from the centre to the furthest joint, median over clips; of "xy_score" from the
+        middle of the image, in halves of its width and height
     """
 
     joints: int = 0
@@ -33,6 +34,8 @@ class PrepareReport:
     clips: split -> clips; per_class: split -> clips of each class, in the order of the classes
     unmatched_bodies: bodies dropped because one of the views of their clip lacks them
     surplus_bodies: bodies dropped because their clip has more than `bodies` of them
+    coordinates: "xyz" or "xy_score"
+    left_out: clips that the source has and the data set has not: reason -> number
     """
 
     out: str
@@ -44,11 +47,14 @@ class PrepareReport:
     views: dict[str, ViewReport] = field(default_factory=dict)
     unmatched_bodies: int = 0
     surplus_bodies: int = 0
+    coordinates: str = "xyz"
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as JSON can hold them, without what dataset.json says beside them."""
         content = asdict(self)
-        return {key: content[key] for key in content if key not in ("out", "frames", "classes")}
+        beside = ("out", "frames", "classes", "coordinates")
+        return {key: content[key] for key in content if key not in beside}
 
     def lines(self) -> list[str]:
         """The report as text for people, a line a finding; notes come last."""
@@ -59,6 +65,7 @@ class PrepareReport:
             *self._class_lines(),
             *(self._view_line(name, view) for name, view in self.views.items()),
         ]
+        text += [f"{count:,} clips left out: {why}" for why, count in self.left_out.items()]
         if self.unmatched_bodies:
             text.append(f"{self.unmatched_bodies:,} bodies dropped: one of their views lacks them")
         if self.surplus_bodies:
@@ -79,15 +86,15 @@ class PrepareReport:
         return (
             f"{name}: {view.interpolated:,} of {view.joints:,} joints interpolated "
             f"({share:.2f} %), {view.never_seen:,} never seen in their clip, "
-            f"{view.trimmed_frames:,} empty frames cut; furthest joint {view.reach:.2f} m "
-            "from the centre"
+            f"{view.trimmed_frames:,} empty frames cut; furthest joint {view.reach:.2f} "
+            + ("m from the centre" if self.coordinates == "xyz" else "half images from its middle")
         )
 
     def _notes(self) -> list[str]:
         notes = []
         low, high = _PLAUSIBLE_REACH
         for name, view in self.views.items():
-            if not low <= view.reach <= high:
+            if self.coordinates == "xyz" and not low <= view.reach <= high:
                 notes.append(
                     f"note: {view.reach:.3g} m is no size of a person: is {name} in metres? "
                     "If not, prepare again with a scale (0.001 for millimetres)"

@@ -1,0 +1,183 @@
+"""Pickles of other projects, read without running what they say.
+
+A pickle is a program: it names functions of any module and calls them. Here it may name what
+numbers and text are made of, and each name stands for a small object of ours that checks its
+arguments; numpy's own functions are not called with what a file says, since a forged dtype or array
+state makes them read memory that is not theirs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msclr.errors import InputError
+
+_CODE = re.compile(r"[biufSU](\d+)")  # bool, integers, floats, text; no objects, no records
+
+
+def read_pickle(path: str | os.PathLike[str]) -> Any:
+    """The content of a pickle file of lists, dicts, tuples, sets, numbers, text and numpy arrays.
+
+    Protocols 0 to 5, by Python 2 (its text as Latin-1) and 3, numpy 1 and 2. Arrays may hold
+    booleans, integers, floats and text. Raises InputError, with the name, for a pickle that wants
+    anything else, and for one that is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; give the pickle")
+    try:
+        with open(path, "rb") as file:
+            return _Unpickler(file, encoding="latin1").load()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # a damaged pickle can raise anything that its parts can
+        raise InputError(f"{path} is no whole pickle ({_one_line(error)}); copy it again") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        found = _GLOBALS.get((module, name))
+        if found is None:
+            raise InputError(
+                f"it asks for {module}.{name}; only numbers, text, lists, dicts and numpy arrays "
+                "are read from a pickle, since anything else could run code"
+            )
+        return found
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise InputError("it refers to objects outside the file; save it with plain pickle.dump")
+
+
+class _Array(np.ndarray):
+    """An array whose state is checked before numpy sees it."""
+
+    def __setstate__(self, state: Any) -> None:
+        _require(isinstance(state, tuple) and len(state) in (4, 5), "an array's state")
+        shape, dtype, fortran, data = state[-4:]
+        data = data.encode("latin1") if isinstance(data, str) else data  # Python 2's bytes
+        _require(isinstance(data, bytes | bytearray), "an array's data")
+        dtype = _check_array(shape, dtype, data)
+        super().__setstate__((1, shape, dtype, bool(fortran), bytes(data)))
+
+
+class _DType:
+    """What a pickle says of a dtype; `real` is the dtype, made of a checked code."""
+
+    __slots__ = ("_code", "_order")
+
+    def __init__(self, code: str) -> None:
+        self._code, self._order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        plain = isinstance(state, tuple) and len(state) >= 8 and state[1] in ("<", ">", "|", "=")
+        _require(plain and all(entry is None for entry in state[2:5]), "a dtype's state")
+        self._order = state[1]
+
+    @property
+    def real(self) -> np.dtype:
+        return np.dtype(self._code).newbyteorder(self._order)
+
+
+def _check_array(shape: Any, dtype: Any, data: bytes | bytearray) -> np.dtype:
+    sizes = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    _require(sizes and isinstance(dtype, _DType), "an array's shape and dtype")
+    _require(len(data) == math.prod(shape) * dtype.real.itemsize, "an array's number of bytes")
+    return dtype.real
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise InputError(f"{what} in the pickle is not as numpy writes it; save the file again")
+
+
+# The functions that pickles may call
+
+
+def _dtype(code: Any, *_: Any) -> _DType:
+    """numpy.dtype(code, align, copy)"""
+    code = code if isinstance(code, str) else str(code)
+    if not _CODE.fullmatch(code):
+        raise InputError(
+            f"it holds an array of dtype {code!r}; booleans, integers, floats and text are read"
+        )
+    return _DType(code)
+
+
+def _reconstruct(kind: Any, *_: Any) -> _Array:
+    """numpy's _reconstruct(ndarray, (0,), b"b"): an empty array, its state follows."""
+    _require(kind is _NDARRAY, "an array's class")
+    return _Array((0,), np.int8)
+
+
+def _refuse_call(*_: Any) -> None:
+    """numpy.ndarray itself, which only _reconstruct is given."""
+    _require(False, "an array")
+
+
+def _scalar(dtype: Any, data: Any) -> np.generic:
+    """numpy's scalar(dtype, bytes)"""
+    data = data.encode("latin1") if isinstance(data, str) else data
+    _require(isinstance(data, bytes), "a number's data")
+    return np.frombuffer(data, _check_array((), dtype, data))[0]
+
+
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    """numpy's _frombuffer(bytes, dtype, shape, order), protocol 5"""
+    _require(isinstance(data, bytes | bytearray) and order in ("C", "F"), "an array's data")
+    return np.frombuffer(data, _check_array(shape, dtype, data)).reshape(shape, order=order)
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """_codecs.encode(text, "latin1"): how protocols 0 to 2 of Python 3 write bytes."""
+    _require(isinstance(text, str) and encoding in ("latin1", "latin-1"), "text for bytes")
+    return text.encode("latin1")
+
+
+def _bytes(*content: Any) -> bytes:
+    """bytes() and bytearray(bytes or text, "latin-1")"""
+    if not content:
+        return b""
+    return content[0] if isinstance(content[0], bytes) else _encode(*content)
+
+
+class _Call:
+    """A function that a pickle may call and not change: BUILD sets attributes where it can."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name} cannot be set")
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+
+_NDARRAY = _Call(_refuse_call)
+
+_GLOBALS: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _Call(_dtype),
+    ("_codecs", "encode"): _Call(_encode),
+}
+for _core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
+    _GLOBALS[f"{_core}.multiarray", "_reconstruct"] = _Call(_reconstruct)
+    _GLOBALS[f"{_core}.multiarray", "scalar"] = _Call(_scalar)
+    _GLOBALS[f"{_core}.numeric", "_frombuffer"] = _Call(_frombuffer)
+for _builtins in ("builtins", "__builtin__"):  # Python 3 and 2
+    _GLOBALS |= {(_builtins, kind.__name__): kind for kind in (set, frozenset)}
+    _GLOBALS |= {(_builtins, kind): _Call(_bytes) for kind in ("bytes", "bytearray")}

@@ -1,0 +1,236 @@
+"""`prepare_ntu`: from the skeleton files of NTU RGB+D to a prepared data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from msclr import layouts as layout_registry
+from msclr.data.prepare._inputs import check_count
+from msclr.data.prepare.ntu.bodies import BodyRules
+from msclr.data.prepare.ntu.chunks import ChunkReport, load_chunk
+from msclr.data.prepare.ntu.clips import Settings
+from msclr.data.prepare.ntu.names import (
+    belongs,
+    check_protocol,
+    class_names,
+    parse_name,
+    skip_list,
+    split_of,
+)
+from msclr.data.prepare.ntu.report import NtuReport, absent_groups, faults
+from msclr.data.prepare.ntu.sources import ClipFile, find_clips
+from msclr.data.prepare.ntu.work import WorkFolder
+from msclr.data.prepare.ntu.workers import make_chunks
+from msclr.data.store import SPLITS, StoreWriter, require_free
+from msclr.errors import InputError
+from msclr.layouts.layout import Layout
+
+KINECT = "kinectv2_25"
+MOST_CORRUPT = 0.05  # share of the clips; more are no accident
+
+
+def prepare_ntu(
+    dataset: Literal["ntu60", "ntu120"],
+    skeletons: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    protocol: Literal["xsub", "xview", "xset"],
+    poses: Mapping[str | Layout, Any] | None = None,
+    absent_poses: Literal["drop", "keep"] = "drop",
+    derive: Sequence[str] = (),
+    frames: int = 50,
+    bodies: int = 2,
+    rules: BodyRules = BodyRules(),  # noqa: B008 - frozen
+    name: str | None = None,
+    workers: int | None = None,
+    on_clip: Callable[[int, int], None] | None = None,
+) -> NtuReport:
+    """Prepare NTU RGB+D from its `.skeleton` files, and write it to the folder `out`.
+
+    skeletons: a folder, searched with its subfolders, a .zip, read without unpacking it to disk, or
+        several of them. Clips are the files named SsssCcccPpppRrrrAaaa.skeleton; what the order of
+        the files is changes nothing. Those on the data set's skip list, and for ntu60 those past
+        setup 17 or action 60, are left out.
+    protocol: which clips train. ntu60: xsub, xview; ntu120: xsub, xset (`names.split_of`).
+    poses: further conventions of the same clips, layout -> a folder of pose files in millimetres,
+        a `PoseFolder`, or any object with `layout` and `read(clip name)` -> (P, T', V, 3) metres,
+        NaN where a person or a joint is absent, or None. A clip's people are found among them by
+        where they stand (`match_people`).
+    absent_poses: what becomes of clips, and of bodies, that the poses of some layout lack: "drop"
+        them from all layouts, or "keep" them, 0 under that layout.
+    derive: layouts to be computed from the Kinect's joints (`msclr.layouts.derive`).
+    frames: T of the prepared clips. bodies: M, how many are kept at most.
+    rules: how ids of one person are joined and ghosts are told (`BodyRules`).
+    name: of the data set, the folder's if not given.
+    workers: processes, as many as there are cores for this one if not given.
+    on_clip: called with the clips done and all clips, after each few dozen.
+
+    The steps for each clip, in float64:
+    1. Its people: one person's ids are joined, ghosts dropped, the `bodies` that move most kept,
+       the most moving first (`choose_bodies`). A joint that is NaN, infinite or 0 is missing.
+    2. For each layout: frames at either end without any of them are cut off; missing joints, and
+       bodies where they are out of sight, are interpolated linearly over time, and held before the
+       first and after the last sight; linear resampling over time to `frames`, both ends kept.
+    3. The layout's centre joint is subtracted per frame and body (Kinect: spineshoulder).
+    4. All bodies and frames are turned about y by one angle: the one that lays the line from the
+       main body's left to its right shoulder along x, in the first frame that shows both. Each
+       layout by its own shoulders (lsho, rsho), or not at all where it has none.
+    The usual scripts for NTU instead drop every frame without a body and put zeros where one body
+    is out of sight; here time keeps its pace and no joint jumps.
+
+    A run that is cut off leaves `.<out>.prepare` beside `out`; the same call goes on from there.
+    Memory does not grow with the number of clips beyond their names.
+
+    Returns the counts of what was found. Raises InputError for whatever does not fit together, and
+    where more than 5 % of the clips are corrupt; fewer are left out and listed in the report.
+    """
+    require_free(out)
+    check_protocol(dataset, protocol)
+    settings = _settings(frames, bodies, rules, poses or {}, absent_poses, derive)
+    workers = _cores() if workers is None else check_count(workers, "workers")
+    report = NtuReport(
+        out=str(out),
+        frames=settings.frames,
+        bodies=settings.bodies,
+        classes=class_names(dataset),
+        dataset=dataset,
+        protocol=protocol,
+    )
+    clips = _select(find_clips(skeletons), report)
+    path = Path(out).resolve()
+    work = WorkFolder(path, clips, settings)
+    try:
+        _make_chunks(work, settings, len(clips), workers, on_clip)
+        with StoreWriter(
+            work.result,
+            name=name or path.name,
+            layouts=settings.layouts.values(),
+            classes=report.classes,
+            frames=settings.frames,
+            bodies=settings.bodies,
+            source=f"{dataset} {protocol}",
+        ) as writer:
+            _write_chunks(work, report, writer)
+            writer.finish(report.to_dict())
+        work.finish()
+    except InputError:
+        work.remove(parents=True)
+        raise
+    return report
+
+
+def _cores() -> int:
+    """For this process, where the system tells; else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _settings(frames, bodies, rules, poses, absent_poses, derive) -> Settings:
+    if absent_poses not in ("drop", "keep"):
+        raise InputError(f"absent_poses is {absent_poses!r}; choose 'drop' or 'keep'")
+    kinect = layout_registry.get(KINECT)
+    sources = {}
+    for key, source in poses.items():
+        layout = key if isinstance(key, Layout) else layout_registry.get(key)
+        if isinstance(source, str | os.PathLike):
+            from msclr.data.prepare.poses import PoseFolder
+
+            source = PoseFolder(source, layout)
+        if source.layout != layout:
+            raise InputError(f"poses for {layout.name} are of layout {source.layout.name}")
+        sources[layout.name] = source
+    derived = {}
+    for target in map(layout_registry.get, derive):
+        from msclr.layouts.derive import derivation
+
+        derived[target.name] = target, np.asarray(derivation(kinect, target), np.float64)
+    names = [kinect.name, *sources, *derived]
+    if len(set(names)) < 1 + len(poses) + len(derive):
+        raise InputError(f"a layout is asked for twice, in {', '.join(names)}; give each once")
+    return Settings(
+        kinect=kinect,
+        frames=check_count(frames, "frames"),
+        bodies=check_count(bodies, "bodies"),
+        rules=rules,
+        poses=sources,
+        keep_absent=absent_poses == "keep",
+        derived=derived,
+    )
+
+
+def _select(found: list[ClipFile], report: NtuReport) -> list[ClipFile]:
+    """The clips of the data set that are not on its skip list."""
+    skipped = skip_list(report.dataset)
+    belonging = [clip for clip in found if belongs(parse_name(clip.name), report.dataset)]
+    clips = [clip for clip in belonging if clip.name not in skipped]
+    report.found = len(found)
+    report.other = len(found) - len(belonging)
+    report.listed = len(belonging) - len(clips)
+    if not clips:
+        raise InputError(
+            f"none of the {len(found):,} clips found is one of {report.dataset}'s; "
+            f"{report.listed:,} are on its skip list, {report.other:,} of other actions or setups"
+        )
+    return clips
+
+
+def _make_chunks(work: WorkFolder, settings: Settings, clips: int, workers: int, on_clip) -> None:
+    """Prepare what is not done yet; stops where too many clips are corrupt."""
+
+    def finished(report: ChunkReport) -> None:
+        nonlocal done
+        done += report.clips
+        corrupt.extend(report.corrupt)
+        if len(corrupt) > MOST_CORRUPT * clips:
+            shown = "; ".join(faults(sorted(corrupt)[:3]))
+            raise InputError(
+                f"{len(corrupt):,} of {clips:,} clips are corrupt, more than "
+                f"{MOST_CORRUPT:.0%}: {shown}; get the files anew"
+            )
+        if on_clip is not None:
+            on_clip(done, clips)
+
+    done, corrupt = 0, []
+    before = work.open()
+    for report in before.values():
+        finished(report)
+    left = [chunk for i, chunk in enumerate(work.chunks) if i not in before]
+    make_chunks(left, settings, workers, finished)
+
+
+def _write_chunks(work: WorkFolder, report: NtuReport, writer: StoreWriter) -> None:
+    """Hand the chunks to the writer, in order, and their counts to the report."""
+    total = ChunkReport()
+    labels = {split: [] for split in SPLITS}
+    for chunk in work.chunks:
+        part, views = load_chunk(chunk.path, writer.layouts)
+        total.add(part)
+        for row, (text, people) in enumerate(zip(part.names, part.people, strict=True)):
+            clip = parse_name(text)
+            split = split_of(clip, report.dataset, report.protocol)
+            clip_views = {layout: xyz[row] for layout, xyz in views.items()}
+            there = np.arange(report.bodies) < people
+            writer.add(split, clip_views, there, clip.action - 1, text)
+            labels[split].append(clip.action - 1)
+    if not total.names:
+        raise InputError(f"none of the {total.clips:,} clips shows a body; nothing is written")
+    report.clips = {split: len(rows) for split, rows in labels.items()}
+    classes = len(report.classes)
+    report.per_class = {
+        split: np.bincount(np.array(rows, int), minlength=classes).tolist()
+        for split, rows in labels.items()
+    }
+    report.people = [total.people.count(n) for n in range(1, report.bodies + 1)]
+    report.absent_views = total.absent_views
+    report.corrupt = total.corrupt
+    report.empty = total.dropped.pop("empty", [])
+    report.no_poses = total.dropped
+    report.absent_groups = absent_groups(total.names, report.dataset)
+    report.body_counts, report.surplus_bodies = total.bodies, total.bodies.surplus
+    report.unmatched_bodies = total.unmatched
+    report.views = {layout: counts.report() for layout, counts in total.views.items()}
+    report.unturned = {layout: counts.unturned for layout, counts in total.views.items()}

@@ -1,0 +1,140 @@
+"""Where the `.skeleton` files are: in folders or in zip archives, which are read as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from msclr.data.skeleton import Skeleton, parse_skeleton, read_skeleton
+from msclr.errors import InputError
+
+_ENDING = ".skeleton"
+_NAME = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})\.skeleton", re.ASCII)
+_AT_LINE = re.compile(r":(\d+): ")
+# What zipfile raises for damaged, encrypted and unknown kinds of members.
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+
+
+class ClipFile(NamedTuple):
+    """One clip: the file `path`, or the member `member` of the zip `path`.
+
+    stamp: changes with the content: size, and time of the last change or checksum in the zip.
+    """
+
+    name: str
+    path: str
+    member: str | None
+    stamp: tuple[int, int]
+
+    @property
+    def place(self) -> str:
+        return self.path if self.member is None else f"{self.path}/{self.member}"
+
+
+class Unreadable(Exception):
+    """A file that is no clip: its reason, and the line that breaks the format (0: none)."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(line, reason)
+        self.line, self.reason = line, reason
+
+
+def find_clips(skeletons: str | os.PathLike | Iterable[str | os.PathLike]) -> list[ClipFile]:
+    """All clips in a folder and its subfolders, in a .zip, or in several of them, sorted by name.
+
+    Clips are the files named SsssCcccPpppRrrrAaaa.skeleton. Raises InputError where a source is
+    neither, cannot be read or holds none, and where a clip is there twice.
+    """
+    sources = [skeletons] if isinstance(skeletons, str | os.PathLike) else list(skeletons)
+    if not sources:
+        raise InputError("there is no folder of skeletons; give at least one folder or .zip file")
+    found: list[ClipFile] = []
+    for source in map(Path, sources):
+        clips = _in_folder(source) if source.is_dir() else _in_zip(source)
+        if not clips:
+            raise InputError(
+                f"{source} holds no clip; wanted files named like S001C001P001R001A001{_ENDING}"
+            )
+        found += clips
+    found.sort(key=lambda clip: (clip.name, clip.place))
+    for one, other in pairwise(found):
+        if one.name == other.name:
+            raise InputError(
+                f"{one.name} is there twice: {one.place} and {other.place}; keep one of them"
+            )
+    return found
+
+
+def _in_folder(folder: Path) -> list[ClipFile]:
+    clips, left = [], [os.fspath(folder)]
+    while left:
+        try:
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    if match := _NAME.fullmatch(entry.name):
+                        state = entry.stat()
+                        stamp = state.st_size, state.st_mtime_ns
+                        clips.append(ClipFile(match[1], entry.path, None, stamp))
+                    elif entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or folder} cannot be read: {error.strerror}"
+            ) from None
+    return clips
+
+
+def _in_zip(path: Path) -> list[ClipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give a folder or a .zip of skeletons") from None
+    except (OSError, *_ZIP_ERRORS) as error:
+        raise InputError(f"{path} is no folder and no .zip that can be read ({error})") from None
+    clips = []
+    for member in members:
+        if match := _NAME.fullmatch(member.filename.rpartition("/")[2]):
+            stamp = member.file_size, member.CRC
+            clips.append(ClipFile(match[1], os.fspath(path), member.filename, stamp))
+    return clips
+
+
+class ClipReader:
+    """Reads clips one by one; zips stay open until the block ends."""
+
+    def __init__(self) -> None:
+        self._archives: dict[str, zipfile.ZipFile] = {}
+
+    def __enter__(self) -> ClipReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for archive in self._archives.values():
+            archive.close()
+
+    def read(self, clip: ClipFile) -> Skeleton:
+        """Raises Unreadable for a file that cannot be read or breaks the format."""
+        where = clip.path if clip.member is None else clip.member
+        try:
+            if clip.member is None:
+                return read_skeleton(clip.path)
+            return parse_skeleton(self._unpacked(clip), clip.member)
+        except InputError as error:
+            reason = str(error).removeprefix(where)
+            at = _AT_LINE.match(reason)
+            line, reason = (int(at[1]), reason[at.end() :]) if at else (0, reason.lstrip(": "))
+            raise Unreadable(line, reason) from None
+        except _ZIP_ERRORS as error:
+            raise Unreadable(0, f"cannot be unpacked ({error})") from None
+
+    def _unpacked(self, clip: ClipFile) -> bytes:
+        if clip.path not in self._archives:
+            self._archives[clip.path] = zipfile.ZipFile(clip.path)
+        return self._archives[clip.path].read(clip.member)
