@@ -35,7 +35,7 @@ COORDINATES = {  # what the last axis holds, and the units of its positions
     "xyz": "metre",
     "xy_score": "half of the image's width and height, from its middle",
 }
-_BLOCK = 1 << 22  # bytes hashed at a time
+_BLOCK = 1 << 20  # bytes hashed at a time
 _FIELDS = {
     "name": str,
     "layouts": dict,

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -90,8 +91,8 @@ def test_equals_the_slow_pipeline(skeletons, prepared):
     clips = clips_of(open_store(prepared[0]))
     paths = sorted(skeletons.rglob("*.skeleton"))
     assert len(paths) == len(clips) == 60
-    for path in paths:
-        wanted = plain_ntu.prepare_clip(path)
+    for number, path in enumerate(paths):
+        wanted = plain_ntu.prepare_clip(path, lean=number % 2 == 1)
         np.testing.assert_allclose(clips[path.stem], wanted, atol=1e-6, err_msg=path.stem)
 
 
@@ -258,6 +259,20 @@ def test_a_killed_run_goes_on_where_it_was(skeletons, prepared, tmp_path, made_h
     assert made == ["000008", "000024", "000032", "000040", "000048", "000056"]
     assert tree(tmp_path / "ntu") == tree(prepared[0])
     assert os.listdir(tmp_path) == ["ntu"]
+
+
+def test_an_interrupted_run_leaves_no_worker_and_goes_on(skeletons, prepared, tmp_path):
+    def interrupt(done, clips):
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        prepare(skeletons, tmp_path / "ntu", workers=2, on_clip=interrupt)
+    assert threading.active_count() == threads  # each waits for its worker's end
+    assert os.listdir(tmp_path) == [".ntu.prepare"]
+    prepare(skeletons, tmp_path / "ntu")
+    assert tree(tmp_path / "ntu") == tree(prepared[0])
 
 
 def test_what_another_job_left_is_not_used(skeletons, prepared, tmp_path):

@@ -91,7 +91,8 @@ def test_people_are_matched_cleaned_and_turned_by_their_own_shoulders(skeletons)
         clips[name] = np.stack([stranger, *reversed(found)])  # in another order
     report, got = prepare(skeletons, {"coco_19": Poses(clips)})
     assert list(report.views) == ["kinectv2_25", "coco_19"]
-    assert report.unmatched_bodies == 0 and report.no_poses == report.absent_views == {}
+    assert report.unmatched_bodies == report.absent_views["coco_19"] == 0
+    assert report.no_poses == {}
     for name in NAMES:
         there, views = got[name]
         wanted = list(reversed(clips[name][1:]))
@@ -136,10 +137,11 @@ def test_clips_without_poses_are_dropped(skeletons, nobody):
 
 def test_or_kept_with_that_layout_absent(skeletons):
     report, got = prepare(skeletons, {"coco_19": without(NAMES[0])}, absent_poses="keep")
-    assert sorted(got) == NAMES and report.absent_views == {"coco_19": 1}
+    assert sorted(got) == NAMES and report.absent_views == {"coco_19": 2}
+    assert "2 bodies kept, 0 under coco_19: it has no poses of them" in report.lines()
     there, views = got[NAMES[0]]
     assert there.all() and views["kinectv2_25"].any() and not views["coco_19"].any()
-    assert report.unmatched_bodies == 2
+    assert report.unmatched_bodies == 0
 
 
 def test_a_body_that_the_poses_lack(skeletons):
@@ -157,7 +159,7 @@ def test_a_body_that_the_poses_lack(skeletons):
 
     report, got = prepare(skeletons, {"coco_19": poses}, "kept", absent_poses="keep")
     there, views = got[NAMES[0]]
-    assert there.all() and report.unmatched_bodies == 1 and report.absent_views == {}
+    assert there.all() and report.absent_views == {"coco_19": 1}
     assert not views["coco_19"][0].any()
     np.testing.assert_allclose(views["coco_19"][1], wanted, atol=1e-6)
 

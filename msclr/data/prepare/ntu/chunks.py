@@ -32,8 +32,8 @@ class ChunkReport:
     names: the clips that are prepared, in order; people: how many bodies each has
     corrupt: (name, line or 0, reason) of the files that cannot be read
     dropped: "empty", or a layout without their poses -> names of clips
-    absent_views: layout -> clips that are 0 under it
-    unmatched: bodies that the poses of some layout lack
+    absent_views: layout -> bodies that are kept, 0 under it
+    unmatched: bodies dropped, as the poses of some layout lack them
     """
 
     names: list[str] = field(default_factory=list)

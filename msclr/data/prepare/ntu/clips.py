@@ -54,8 +54,8 @@ class ClipPreparer:
             if name not in settings.derived
         }
         self.body_counts = BodyCounts()
-        self.unmatched = 0  # bodies that the poses of some layout lack
-        self.absent_views: dict[str, int] = {}  # layout -> clips that are 0 under it
+        self.unmatched = 0  # bodies dropped, as the poses of some layout lack them
+        self.absent_views = dict.fromkeys(settings.poses, 0)  # bodies that are 0 under a layout
 
     @property
     def view_counts(self) -> dict[str, ViewCounts]:
@@ -73,8 +73,7 @@ class ClipPreparer:
             raise Dropped("empty")
         poses, kept = self._poses(name, chosen.xyz, chosen.seen)
         self.body_counts.add(chosen.counts)
-        lacking = sum((body < 0 for _, body in poses.values()), ~kept)
-        self.unmatched += int(lacking.astype(bool).sum())
+        self.unmatched += int((~kept).sum())
 
         kinect = settings.kinect.name
         views = {kinect: self._cleaners[kinect].clean(chosen.xyz[kept], chosen.seen[kept])}
@@ -116,11 +115,10 @@ class ClipPreparer:
         frames, joints = self._settings.frames, cleaner.layout.num_joints
         xyz = np.zeros((len(body), frames, joints, 3))
         there = body >= 0
-        if not there.any():
-            self.absent_views[layout] = self.absent_views.get(layout, 0) + 1
-            return xyz
-        raw = people[body[there]]
-        xyz[there] = cleaner.clean(raw, seen_joints(raw))
+        self.absent_views[layout] += int((~there).sum())
+        if there.any():
+            raw = people[body[there]]
+            xyz[there] = cleaner.clean(raw, seen_joints(raw))
         return xyz
 
 

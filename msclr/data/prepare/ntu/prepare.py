@@ -218,17 +218,22 @@ def _write_chunks(work: WorkFolder, report: NtuReport, writer: StoreWriter) -> N
             labels[split].append(clip.action - 1)
     if not total.names:
         raise InputError(f"none of the {total.clips:,} clips shows a body; nothing is written")
-    report.clips = {split: len(rows) for split, rows in labels.items()}
+    _count(total, labels, report)
+
+
+def _count(total: ChunkReport, labels: Mapping[str, list[int]], report: NtuReport) -> None:
+    """Put what the chunks counted, and the labels of each split, into the report."""
     classes = len(report.classes)
+    report.clips = {split: len(rows) for split, rows in labels.items()}
     report.per_class = {
         split: np.bincount(np.array(rows, int), minlength=classes).tolist()
         for split, rows in labels.items()
     }
     report.people = [total.people.count(n) for n in range(1, report.bodies + 1)]
-    report.absent_views = total.absent_views
     report.corrupt = total.corrupt
-    report.empty = total.dropped.pop("empty", [])
-    report.no_poses = total.dropped
+    report.empty = total.dropped.get("empty", [])
+    report.no_poses = {layout: n for layout, n in total.dropped.items() if layout != "empty"}
+    report.absent_views = total.absent_views
     report.absent_groups = absent_groups(total.names, report.dataset)
     report.body_counts, report.surplus_bodies = total.bodies, total.bodies.surplus
     report.unmatched_bodies = total.unmatched

@@ -21,7 +21,7 @@ class NtuReport(PrepareReport):
     corrupt: (name, line or 0, reason) of the files that cannot be read
     empty: clips in which no joint of any body is seen
     no_poses: layout -> clips that were dropped as it has no poses of them
-    absent_views: layout -> clips that are kept, with that layout absent
+    absent_views: layout -> bodies that are kept, 0 under that layout, which has no poses of them
     unturned: layout -> clips whose main body never shows both shoulders, left as they stand
     people: clips by how many bodies they have, from 1 on
     body_counts: what the rules for bodies did
@@ -91,7 +91,8 @@ class NtuReport(PrepareReport):
         for layout, names in self.no_poses.items():
             lines.append(f"{len(names):,} skipped: no poses under {layout} ({_some(names)})")
         for layout, count in self.absent_views.items():
-            lines.append(f"{count:,} clips kept without {layout}, which has no poses of them")
+            if count:
+                lines.append(f"{count:,} bodies kept, 0 under {layout}: it has no poses of them")
         return lines
 
     def _body_lines(self) -> list[str]:

@@ -89,6 +89,7 @@ def _fingerprint(clips: Sequence[ClipFile], settings: Settings) -> str:
     """Of all that decides what is in the chunks. Poses count as what `pickle` writes of them."""
     content = {
         "version": __version__,
+        "chunk": CHUNK,
         "clips": [(clip.name, clip.stamp) for clip in clips],
         "layouts": [layout.to_dict() for layout in settings.layouts.values()],
         "frames": settings.frames,
