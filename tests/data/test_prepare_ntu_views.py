@@ -223,7 +223,8 @@ def test_poses_that_cannot_travel_are_refused(skeletons, monkeypatch):
 def test_derived_layouts_follow_from_the_prepared_joints(skeletons):
     target = layouts.get("h36m_17")
     matrix = derivation(KINECT, target)
-    _, got = prepare(skeletons, {"coco_19": without("")}, derive=["h36m_17"])
+    report, got = prepare(skeletons, {"coco_19": without("")}, derive=["h36m_17"])
+    assert "h36m_17: computed from the Kinect's joints" in report.lines()
     for there, views in got.values():
         joints = np.einsum("vj,mtjc->mtvc", matrix, views["kinectv2_25"].astype(float))
         joints -= joints[:, :, [target.center_index]]

@@ -100,6 +100,7 @@ def prepare_ntu(
         classes=class_names(dataset),
         dataset=dataset,
         protocol=protocol,
+        derived=list(settings.derived),
     )
     clips = _select(find_clips(skeletons), report)
     path = Path(out).resolve()

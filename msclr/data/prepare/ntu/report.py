@@ -23,6 +23,7 @@ class NtuReport(PrepareReport):
     no_poses: layout -> clips that were dropped as it has no poses of them
     absent_views: layout -> bodies that are kept, 0 under that layout, which has no poses of them
     unturned: layout -> clips whose main body never shows both shoulders, left as they stand
+    derived: the layouts computed from the Kinect's joints
     people: clips by how many bodies they have, from 1 on
     body_counts: what the rules for bodies did
     absent_groups: setups, cameras and actions of the data set of which no clip is there at all
@@ -38,6 +39,7 @@ class NtuReport(PrepareReport):
     no_poses: dict[str, list[str]] = field(default_factory=dict)
     absent_views: dict[str, int] = field(default_factory=dict)
     unturned: dict[str, int] = field(default_factory=dict)
+    derived: list[str] = field(default_factory=list)
     people: list[int] = field(default_factory=list)
     body_counts: BodyCounts = field(default_factory=BodyCounts)
     absent_groups: dict[str, list[int]] = field(default_factory=dict)
@@ -107,6 +109,8 @@ class NtuReport(PrepareReport):
         for layout, count in self.unturned.items():
             if count:
                 lines.append(f"{layout}: {count:,} clips not turned, no shoulders in sight")
+        if self.derived:
+            lines.append(f"{', '.join(self.derived)}: computed from the Kinect's joints")
         return lines
 
 
