@@ -1,0 +1,165 @@
+"""`msclr prepare` and `msclr export-data`, from files to a data set and back."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from msclr import cli, layouts
+from msclr.data import open_store, read_skeleton
+from tests.data.skeleton_files import write_tree
+from tests.tiny import LAYOUTS, prepare_tiny, tree
+
+NAMES = [
+    f"S001C00{camera}P00{performer}R001A{action:03}"
+    for camera in (1, 2)
+    for performer in (1, 3)
+    for action in range(1, 7)
+]
+
+
+@pytest.fixture(scope="module")
+def skeletons(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ntu") / "skeletons"
+    write_tree(folder, NAMES, frames=24)
+    return folder
+
+
+def run(*arguments) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def prepare_ntu(skeletons, out, *options) -> int:
+    always = ("--skeletons", skeletons, "--protocol", "xsub", "--out", out, "--frames", 8)
+    return run("prepare", "ntu60", *always, *options)
+
+
+def test_ntu_from_a_folder_and_from_a_zip(skeletons, tmp_path, capsys):
+    assert prepare_ntu(skeletons, tmp_path / "a", "--derive", "coco_19,h36m_17") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("24 clips (train 12, val 12) of 60 classes, 8 frames")
+    assert "ntu60 xsub train: 40,079 fewer than the 40,091 published" in out
+    assert "24/24" in err  # the bar
+    store = open_store(tmp_path / "a")
+    assert list(store.layouts) == ["kinectv2_25", "coco_19", "h36m_17"]
+    assert store.split("train").names == [name for name in sorted(NAMES) if "P001" in name]
+    assert store.classes[:2] == ["drink water", "eat meal/snack"]
+
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in reversed(sorted(skeletons.iterdir())):
+            archive.write(path, f"nturgb+d_skeletons/{path.name}")
+    assert prepare_ntu(tmp_path / "all.zip", tmp_path / "b", "--derive", "coco_19,h36m_17") == 0
+    same = [{k: v for k, v in tree(tmp_path / x).items() if "npy" in k} for x in "ab"]
+    assert same[0] == same[1]
+
+
+def test_ntu_with_poses(skeletons, tmp_path, capsys):
+    poses = tmp_path / "poses"
+    poses.mkdir()
+    derivation = layouts.derivation(layouts.get("kinectv2_25"), layouts.get("smpl_24"))
+    for name in NAMES[1:]:
+        clip = read_skeleton(skeletons / f"{name}.skeleton")
+        people = np.einsum("vj,ptjc->tpvc", derivation, clip.xyz) * [1000, -1000, 1000]
+        np.save(poses / f"{name}.npy", people)
+    assert prepare_ntu(skeletons, tmp_path / "data", "--poses", f"smpl_24={poses}") == 0
+    assert "1 skipped: no poses under smpl_24 (S001C001P001R001A001)" in capsys.readouterr().out
+    assert len(open_store(tmp_path / "data").split("train")) == 11
+    keep = ("--poses", f"smpl_24={poses}", "--absent-poses", "keep")
+    assert prepare_ntu(skeletons, tmp_path / "kept", *keep) == 0
+    split = open_store(tmp_path / "kept").split("train")
+    assert not split.views["smpl_24"][0].any() and split.views["smpl_24"][1].any()
+
+
+def test_the_rules_for_bodies_are_options(skeletons, tmp_path):
+    # In one clip of these two people move; all are seen for 24 frames.
+    assert prepare_ntu(skeletons, tmp_path / "one", "--bodies", 1, "--workers", 1) == 0
+    assert open_store(tmp_path / "one").bodies == 1
+    with pytest.raises(SystemExit) as caught:
+        prepare_ntu(skeletons, tmp_path / "none", "--min-frames", "few")
+    assert caught.value.code == 2
+
+
+def test_corrupt_files_are_listed_and_more_than_a_twentieth_end_the_run(
+    skeletons, tmp_path, capsys
+):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in skeletons.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    first, second = (broken / f"{name}.skeleton" for name in NAMES[:2])
+    first.write_text(first.read_text().replace("\n25\n", "\n20\n", 1))
+    assert prepare_ntu(broken, tmp_path / "data") == 0
+    out = capsys.readouterr().out
+    assert "1 skipped: corrupt" in out and f"{NAMES[0]}:4: " in out and "20" in out
+    second.write_text(second.read_text()[:5000])
+    assert prepare_ntu(broken, tmp_path / "again") == 2
+    error = capsys.readouterr().err
+    assert "2 of 24 clips are corrupt, more than 5%" in error and NAMES[1] in error
+    assert not (tmp_path / "again").exists() and not (tmp_path / ".again.prepare").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--skeletons", "nowhere", "--protocol", "xsub"], "nowhere does not exist"),
+        (["--skeletons", ".", "--protocol", "xsub", "--poses", "x"], "takes LAYOUT=FOLDER"),
+        (["--skeletons", ".", "--protocol", "xsub", "--poses", "x=y"], "unknown layout 'x'"),
+        (["--skeletons", ".", "--protocol", "xsub", "--derive", "x"], "unknown layout 'x'"),
+        (["--skeletons", ".", "--protocol", "xsub"], "holds no clip"),
+        (["--skeletons", ".", "--protocol", "xsub", "--wide", "-1"], "wide is -1.0"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_line(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("prepare", "ntu60", "--out", "data", *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and words in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_protocol_of_the_other_data_set_is_refused(tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        run("prepare", "ntu60", "--skeletons", tmp_path, "--protocol", "xset", "--out", "x")
+    assert caught.value.code == 2
+
+
+def test_there_and_back_again(tmp_path, capsys):
+    data = prepare_tiny(tmp_path / "data")
+    bodies, frames = open_store(data).bodies, open_store(data).frames
+    exact = ("--frames", frames, "--bodies", bodies)
+    for layout in LAYOUTS:
+        out = tmp_path / layout
+        assert run("export-data", data, "--format", "aimclr", "--layout", layout, "--out", out) == 0
+        assert str(out) in capsys.readouterr().err
+    again = tmp_path / "again"
+    folders = [f"{layout}={tmp_path / layout}" for layout in LAYOUTS]
+    assert run("prepare", "aimclr", *folders, "--out", again, *exact) == 0
+    assert arrays(again) == arrays(data)
+
+    file = tmp_path / "data.pkl"
+    of = ("--layout", LAYOUTS[0])
+    assert run("export-data", data, "--format", "pyskl", *of, "--out", file) == 0
+    assert run("prepare", "pyskl", file, *of, "--out", tmp_path / "pyskl", *exact) == 0
+    kept = {name: content for name, content in arrays(data).items() if LAYOUTS[1] not in name}
+    assert arrays(tmp_path / "pyskl") == kept
+
+    assert run("export-data", data, "--format", "aimclr", "--out", tmp_path / "which") == 2
+    assert all(layout in capsys.readouterr().err for layout in LAYOUTS[:1])
+
+
+def arrays(folder) -> dict[str, bytes | None]:
+    return {k: v for k, v in tree(folder).items() if k.endswith(("npy", "names.json"))}
+
+
+def test_ctrgcn_files(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 12, 150)).astype(np.float32)
+    x[:, 9:] = 0
+    y = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    np.savez(tmp_path / "NTU.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
+    assert run("prepare", "ctrgcn", tmp_path / "NTU.npz", "--out", tmp_path / "data") == 0
+    meta = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    assert meta["splits"] == {"train": 4, "val": 2} and list(meta["layouts"]) == ["kinectv2_25"]
