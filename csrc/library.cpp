@@ -58,4 +58,11 @@ STABLE_TORCH_LIBRARY(msclr, m) {
       "Tensor? candidates, int first, Tensor? bank, bool all_views, Tensor negatives, "
       "Tensor positives, bool want_views, bool want_temperature, bool want_candidates, "
       "bool want_bank) -> (Tensor, Tensor, Tensor, Tensor)");
+
+  // clips (N, M, T, V, 3); index, numbers, epochs (B); flip, parents (V). view: none, normal,
+  // extreme; stream: joint, motion, bone, each counted from 0. -> (B, M, T, V, 3) of dtype.
+  m.def(
+      "augment(Tensor clips, Tensor index, Tensor numbers, Tensor epochs, int seed, int purpose, "
+      "int view, Tensor? flip, int stream, Tensor? parents, bool planar, ScalarType dtype) "
+      "-> Tensor");
 }

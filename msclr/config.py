@@ -23,6 +23,7 @@ _CHOICES = {
     "schedule": ("step", "cosine"),
     "precision": ("fp32", "bf16", "fp16"),
     "queue_precision": ("fp32", "bf16"),
+    "data_precision": ("fp32", "fp16"),
     "bodies": ("present", "all"),
     "padding": ("none", "paper"),
 }
@@ -40,6 +41,7 @@ class Recipe:
     data: str  # the prepared folder
     out: str  # the run's folder
     layouts: list[str] | None = None  # None: every layout of the data set
+    data_precision: str = "fp32"  # what the clips are held in
     method: str = "aimclr"
     pairs: str = "batch"  # drawn per batch or per sample, or all pairs of layouts
     stream: str = "joint"

@@ -199,7 +199,7 @@ def test_folders_must_be_given(missing, way):
 
 
 CHOICES = ["method", "pairs", "stream", "optimizer", "schedule", "precision", "queue_precision"]
-CHOICES += ["bodies", "padding"]
+CHOICES += ["data_precision", "bodies", "padding"]
 
 
 @pytest.mark.parametrize("key", CHOICES)

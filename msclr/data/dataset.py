@@ -1,32 +1,61 @@
-"""Clips of one split, held as tensors: on the training device where they fit."""
+"""Clips of one split: on the training device where they fit, else brought there step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from msclr.data.host_clips import HostClips
 from msclr.data.store import Store, open_store
 from msclr.data.streams import to_stream
 from msclr.errors import InputError
+from msclr.kernels import augment
 from msclr.layouts import Layout
+
+STORAGE = {"float32": torch.float32, "float16": torch.float16}
+_SHARE = 0.5  # of a device's free memory that clips may take: the encoder wants some as well
+_ROWS = 4096  # clips loaded at a time
+
+logger = logging.getLogger(__name__)
+
+
+class Held(NamedTuple):
+    """Clips on the device: those asked for are rows ``index`` of ``clips``."""
+
+    clips: Tensor  # (N, M, T, V, 3)
+    index: Tensor  # (U,) int64
 
 
 class SkeletonDataset:
-    """Every clip of a split under several layouts; a batch is gathered in one operation.
+    """Every clip of a split under several layouts; a view of a batch is made in one operation.
 
     Args:
         source: a prepared folder, or an open :class:`~msclr.data.store.Store`.
         split: "train" or "val".
         layouts: names of the layouts to load; None for all of the data set.
-        device: where the clips live.
+        device: where the clips live, or are brought to.
+        storage: "float32", or "float16" in half the memory (a coordinate of 1 to 2 metres is then
+            rounded to the millimetre).
+        resident: whether the clips live on the device; if not, they stay in the memory map and a
+            step's clips are brought there. None: where they take no more than half of its free
+            memory. A batch is the same either way.
 
     Attributes:
-        views: {layout: (N, M, T, V, 3) float32, metres}
+        views: {layout: (N, M, T, V, 3), metres} on the device; empty where not resident.
+        resident: whether they live there.
+        planar: joints are (x, y, score), not (x, y, z).
         bodies: (N, M) bool, which bodies are present.
         labels: (N,) int64.
+
+    Raises:
+        InputError: no such data, split, layout or storage.
     """
 
     def __init__(
@@ -35,18 +64,40 @@ class SkeletonDataset:
         split: str,
         layouts: Sequence[str] | None = None,
         device: str | torch.device = "cpu",
+        storage: str = "float32",
+        resident: bool | None = None,
     ):
+        if storage not in STORAGE:
+            raise InputError(f"storage must be one of {', '.join(STORAGE)}, got {storage!r}")
         store = source if isinstance(source, Store) else open_store(source)
         arrays = store.split(split)
         self.store, self.classes, self.names = store, store.classes, arrays.names
+        self.planar = store.meta.get("coordinates") == "xy_score"
         self.layouts: dict[str, Layout] = {
             name: store.layouts[name] for name in self._names(store, layouts)
         }
-        self.views = {
-            name: torch.from_numpy(arrays.views[name].copy()).to(device) for name in self.layouts
-        }
         self.bodies = torch.from_numpy(arrays.bodies.copy()).to(device)
         self.labels = torch.from_numpy(arrays.labels.copy()).to(device)
+        self._tables = {
+            name: {"flip": layout.flip.to(device), "parents": layout.parents.to(device)}
+            for name, layout in self.layouts.items()
+        }
+        self._hold({name: arrays.views[name] for name in self.layouts}, STORAGE[storage], resident)
+
+    def _hold(self, maps: Mapping[str, np.ndarray], dtype: torch.dtype, resident: bool | None):
+        size = sum(view.size for view in maps.values()) * dtype.itemsize
+        free = _free_bytes(self.device)
+        self.resident = size <= _SHARE * free if resident is None else resident
+        logger.info(
+            "%s clips, %.1f GB in %s: %s (%.1f GB free on %s)", len(self), 1e-9 * size, dtype,
+            "on the device" if self.resident else "streamed to the device", 1e-9 * free,
+            self.device,
+        )  # fmt: skip
+        self.views: dict[str, Tensor] = {}
+        if self.resident:
+            self.views = {name: _load(view, dtype, self.device) for name, view in maps.items()}
+        else:
+            self._host = HostClips(maps, dtype, self.device)
 
     @staticmethod
     def _names(store: Store, layouts: Sequence[str] | None) -> list[str]:
@@ -70,9 +121,86 @@ class SkeletonDataset:
         return self.labels.device
 
     def clips(self, layout: str, index: Tensor) -> Tensor:
-        """Clips ``index`` (B,) under a layout: (B, M, T, V, 3)."""
-        return self.views[layout].index_select(0, index)
+        """Clips ``index`` (B,) under a layout: (B, M, T, V, 3) float32."""
+        if self.resident:
+            return self.views[layout].index_select(0, index).float()
+        return self._host.take({layout: index.cpu()})[layout].float()
 
     def inputs(self, x: Tensor, layout: str, stream: str = "joint") -> Tensor:
         """What an encoder takes for clips x (B, M, T, V, 3): the stream as (B, 3, T, V, M)."""
-        return to_stream(x, stream, self.layouts[layout]).permute(0, 4, 2, 3, 1)
+        return to_stream(x, stream, self.layouts[layout], self.planar).permute(0, 4, 2, 3, 1)
+
+    def prefetch(self, wanted: Mapping[str, Tensor]) -> None:
+        """Begin to bring the clips of the next :meth:`hold` to the device, if they are not there.
+
+        Args:
+            wanted: {layout: (U,) int64 on the CPU}.
+        """
+        if not self.resident:
+            self._host.prefetch(wanted)
+
+    def hold(self, wanted: Mapping[str, Tensor]) -> dict[str, Held]:
+        """Clips {layout: (U,) int64 on the CPU} on the device, for :meth:`view`."""
+        if self.resident:
+            return {
+                name: Held(self.views[name], clips.to(self.device, non_blocking=True))
+                for name, clips in wanted.items()
+            }
+        return {
+            name: Held(clips, torch.arange(len(clips), device=self.device))
+            for name, clips in self._host.take(wanted).items()
+        }
+
+    def view(
+        self,
+        layout: str,
+        held: Held,
+        numbers: Tensor,
+        epochs: Tensor,
+        *,
+        seed: int,
+        purpose: int,
+        view: str = "none",
+        stream: str = "joint",
+    ) -> Tensor:
+        """What an encoder takes of augmented clips, (B, 3, T, V, M) float32.
+
+        Args:
+            layout: its name.
+            held: the clips.
+            numbers: (B,) int64 on the device, their numbers in the split.
+            epochs: (B,) int64 on the device, which pass over the data each is in.
+            seed, purpose, view, stream: see :func:`msclr.kernels.augment`.
+        """
+        return augment(
+            held.clips,
+            held.index,
+            epochs,
+            numbers=numbers,
+            seed=seed,
+            purpose=purpose,
+            view=view,
+            stream=stream,
+            planar=self.planar,
+            **self._tables[layout],
+        )
+
+
+def _load(view: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A memory map on the device; the host holds some rows of it at a time."""
+    out = torch.empty(view.shape, dtype=dtype, device=device)
+    for start in range(0, len(view), _ROWS):
+        rows = slice(start, start + _ROWS)
+        out[rows].copy_(torch.from_numpy(np.array(view[rows])))
+    return out
+
+
+def _free_bytes(device: torch.device) -> float:
+    """Memory that is free on a device; without end where that is not to be found out."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:  # Linux: what is free, and what would be for the asking
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024.0 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return math.inf

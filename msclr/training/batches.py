@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from msclr.data.augment import extreme_view, normal_view
-from msclr.data.dataset import SkeletonDataset
+from msclr.data.dataset import Held, SkeletonDataset
 from msclr.data.random import ClipRandom
 from msclr.errors import InputError
 from msclr.methods import Batch, View, draw_pairs
@@ -59,35 +58,52 @@ class Sampler:
         )
 
 
+class _Plan(NamedTuple):
+    """The rows of a batch: a clip, its pass, and under which layouts it is seen."""
+
+    clips: Tensor  # (R,) int64, on the CPU as all of these
+    passes: Tensor  # (R,)
+    query: Tensor  # (R,) numbers of layouts
+    key: Tensor  # (R,)
+
+    def wanted(self, layout: int) -> Tensor:
+        """Which rows need their clip under a layout: bool (R,)."""
+        return (self.query == layout) | (self.key == layout)
+
+
 class ViewMaker:
-    """Augmented views of a draw, on the data set's device."""
+    """Augmented views of a draw, on the data set's device, each made in one operation."""
 
     def __init__(self, dataset: SkeletonDataset, stream: str, pairs: str, seed: int, extreme: bool):
         self.dataset, self.stream, self.pairs = dataset, stream, pairs
         self.seed, self.extreme = seed, extreme
         self.layouts = list(dataset.layouts)
-        self._flips = {
-            name: layout.flip.to(dataset.device) for name, layout in dataset.layouts.items()
-        }
 
     def __call__(self, draw: Draw, step: int) -> Batch:
         """The views of a draw; ``step`` keys the pair where one is drawn for the batch."""
-        if self.pairs == "all":
-            layouts = torch.arange(len(self.layouts)).repeat(len(draw.clips))
-            draw = Draw(*(rows.repeat_interleave(len(self.layouts)) for rows in draw))
-            query_layouts = key_layouts = layouts
-        else:
-            random = self._pair_random(draw, step)
-            query_layouts, key_layouts = draw_pairs(
-                self.pairs, len(self.layouts), len(draw.clips), random
-            )
-        extreme = self._views(draw, query_layouts, _EXTREME) if self.extreme else None
+        plan = self._plan(draw, step)
+        held = self.dataset.hold(self._wanted(plan))
+        extreme = self._views(plan, plan.query, _EXTREME, held) if self.extreme else None
         return Batch(
-            query=self._views(draw, query_layouts, _QUERY),
-            key=self._views(draw, key_layouts, _KEY),
+            query=self._views(plan, plan.query, _QUERY, held),
+            key=self._views(plan, plan.key, _KEY, held),
             extreme=extreme,
             layouts_per_clip=len(self.layouts) if self.pairs == "all" else 1,
         )
+
+    def prefetch(self, draw: Draw, step: int) -> None:
+        """Say what the next call will be asked for. Only data that is streamed takes notice."""
+        if not self.dataset.resident:
+            self.dataset.prefetch(self._wanted(self._plan(draw, step)))
+
+    def _plan(self, draw: Draw, step: int) -> _Plan:
+        count = len(self.layouts)
+        if self.pairs == "all":
+            layouts = torch.arange(count).repeat(len(draw.clips))
+            clips, passes = (rows.repeat_interleave(count) for rows in draw)
+            return _Plan(clips, passes, layouts, layouts)
+        random = self._pair_random(draw, step)
+        return _Plan(*draw, *draw_pairs(self.pairs, count, len(draw.clips), random))
 
     def _pair_random(self, draw: Draw, step: int):
         if self.pairs == "sample":
@@ -96,24 +112,30 @@ class ViewMaker:
         random = ClipRandom(torch.tensor([step]), 0, self.seed, _PAIRS)
         return lambda count: random.uniform(count)[0]
 
-    def _views(self, draw: Draw, layouts: Tensor, kind: int) -> dict[str, View]:
+    def _wanted(self, plan: _Plan) -> dict[str, Tensor]:
+        return {name: plan.clips[plan.wanted(i)] for i, name in enumerate(self.layouts)}
+
+    def _views(
+        self, plan: _Plan, layouts: Tensor, kind: int, held: dict[str, Held]
+    ) -> dict[str, View]:
         """One view of every row, grouped by the row's layout."""
-        device, views = self.dataset.device, {}
+        views = {}
         for number, name in enumerate(self.layouts):
             rows = (layouts == number).nonzero().squeeze(1)
             if len(rows) == 0 and self.pairs != "sample":
                 continue  # with a pair a sample, all ranks take part in all layouts' statistics
-            clips = draw.clips[rows].to(device, non_blocking=True)
-            passes = draw.passes[rows].to(device, non_blocking=True)
-            random = ClipRandom(clips, passes, self.seed, _KINDS * number + kind)
-            x = self.dataset.clips(name, clips)
-            if kind == _EXTREME:
-                x = extreme_view(x, random, self._flips[name])
-            else:
-                x = normal_view(x, random)
-            views[name] = View(
-                self.dataset.inputs(x, name, self.stream),
-                rows.to(device, non_blocking=True),
-                self.dataset.bodies.index_select(0, clips),
+            place = plan.wanted(number).cumsum(0)[rows] - 1  # among the clips held
+            table = torch.stack([rows, place, plan.clips[rows], plan.passes[rows]])
+            rows, place, clips, passes = table.to(self.dataset.device, non_blocking=True)
+            x = self.dataset.view(
+                name,
+                Held(held[name].clips, held[name].index[place]),
+                clips,
+                passes,
+                seed=self.seed,
+                purpose=_KINDS * number + kind,
+                view="extreme" if kind == _EXTREME else "normal",
+                stream=self.stream,
             )
+            views[name] = View(x, rows, self.dataset.bodies.index_select(0, clips))
         return views

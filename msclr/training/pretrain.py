@@ -17,7 +17,7 @@ from msclr.data.dataset import SkeletonDataset
 from msclr.errors import DivergedError, InputError
 from msclr.methods import METHODS
 from msclr.nn import STGCN
-from msclr.training.batches import Sampler, ViewMaker
+from msclr.training.batches import Draw, Sampler, ViewMaker
 from msclr.training.checkpoint import load_checkpoint, save_checkpoint
 from msclr.training.distributed import Ranks, ranks_of
 from msclr.training.log import RunLog, StepRecord
@@ -25,6 +25,7 @@ from msclr.training.schedule import learning_rate
 
 CHECKPOINT = "checkpoint.pt"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_STORAGE = {"fp32": "float32", "fp16": "float16"}
 _DEFAULTS = asdict(Recipe(data="", out=""))
 _FREE_TO_CHANGE = ("data", "out", "device", "log_every", "checkpoint_every")  # on a resume
 
@@ -79,7 +80,9 @@ class Pretraining:
         ranks.check_batch(recipe.batch_size)
         self.recipe, self.ranks, self.device = recipe, ranks, device
         self.folder = Path(recipe.out)
-        self.dataset = SkeletonDataset(recipe.data, "train", recipe.layouts, device)
+        self.dataset = SkeletonDataset(
+            recipe.data, "train", recipe.layouts, device, _STORAGE[recipe.data_precision]
+        )
         layouts = list(self.dataset.layouts.values())
         self.sampler = Sampler(len(self.dataset), len(layouts), recipe.batch_size, recipe.seed)
         self.steps_per_epoch = self.sampler.steps_per_epoch
@@ -119,8 +122,8 @@ class Pretraining:
         # dropout's numbers follow from the step, so there is no generator state to keep
         torch.manual_seed(_step_seed(recipe.seed, step, self.ranks.rank))
 
-        draw = self.sampler.draw(step)
-        batch = self.views(type(draw)(*map(self.ranks.share, draw)), step)
+        batch = self.views(self._draw(step), step)
+        self.views.prefetch(self._draw(step + 1), step + 1)
         with self._autocast():
             out = self.method(batch)
         self.optimizer.zero_grad(set_to_none=False)
@@ -130,6 +133,10 @@ class Pretraining:
         self.scaler.update()
         self.method.enqueue(out.keys)
         self._pending.append((step, out.loss.detach(), out.contrast_accuracy, rate))
+
+    def _draw(self, step: int) -> Draw:
+        """This process's share of a step's clips."""
+        return Draw(*map(self.ranks.share, self.sampler.draw(step)))
 
     def take_records(self) -> list[StepRecord]:
         """Records of the steps since the last call; this is where the host waits for the device."""

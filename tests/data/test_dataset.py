@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -122,3 +126,146 @@ def test_a_layout_that_is_not_there_is_refused_in_one_line(folder, asked, messag
 def test_an_unknown_split_is_refused(folder):
     with pytest.raises(InputError, match="split 'test' is not known; choose one of train, val"):
         SkeletonDataset(folder, "test")
+
+
+# Storage, and clips that stay in the memory map
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_half_precision_storage_rounds_the_clips(folder, resident):
+    dataset = SkeletonDataset(folder, "train", storage="float16", resident=resident)
+    index = torch.tensor([3, 0])
+    held = dataset.hold({"h36m_17": index})["h36m_17"]
+    assert held.clips.dtype == torch.float16
+    found = dataset.clips("h36m_17", index)
+    wanted = np.stack([clip(i)["h36m_17"] for i in (5, 0)])
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), wanted.astype(np.float16).astype(np.float32))
+
+
+def test_another_storage_is_refused(folder):
+    with pytest.raises(InputError, match="storage must be one of float32, float16, got 'bfloat16'"):
+        SkeletonDataset(folder, "train", storage="bfloat16")
+
+
+@pytest.mark.parametrize("view", ["none", "extreme"])
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_a_streamed_data_set_gives_what_a_resident_one_gives(folder, storage, view):
+    both = [
+        SkeletonDataset(folder, "train", storage=storage, resident=here) for here in (True, False)
+    ]
+    assert [dataset.resident for dataset in both] == [True, False]
+    assert not both[1].views
+    index = torch.tensor([3, 0, 3, 1])
+    for name in LAYOUTS:
+        clips = [dataset.clips(name, index) for dataset in both]
+        assert torch.equal(*clips)
+        views = [
+            dataset.view(
+                name, dataset.hold({name: index})[name], index, index * 0, seed=1, purpose=0,
+                view=view, stream="bone",
+            )
+            for dataset in both
+        ]  # fmt: skip
+        assert torch.equal(*views)
+        if view == "none" and storage == "float32":
+            assert torch.equal(views[0], both[0].inputs(clips[0], name, "bone"))
+
+
+def test_prefetched_clips_are_those_asked_for(folder):
+    dataset = SkeletonDataset(folder, "train", resident=False)
+    first = {"h36m_17": torch.tensor([1, 2]), "kinectv2_25": torch.tensor([0])}
+    second = {"h36m_17": torch.tensor([3]), "kinectv2_25": torch.tensor([2, 2, 1])}
+    for ahead, asked in [(first, first), (second, first), (second, second), (None, second)]:
+        if ahead is not None:
+            dataset.prefetch(ahead)
+        held = dataset.hold(asked)
+        assert list(held) == list(asked)
+        for name, index in asked.items():
+            wanted = SkeletonDataset(folder, "train").clips(name, index)
+            assert torch.equal(held[name].clips[held[name].index], wanted)
+
+
+def test_the_clips_asked_for_are_gathered_in_the_background(folder, monkeypatch):
+    dataset, done = SkeletonDataset(folder, "train", resident=False), threading.Event()
+    take = np.take
+
+    def waiting(*arguments, **options):
+        assert done.wait(10)
+        return take(*arguments, **options)
+
+    monkeypatch.setattr(np, "take", waiting)
+    dataset.prefetch({"h36m_17": torch.tensor([1])})  # returns though nothing is gathered yet
+    done.set()
+    found = dataset.hold({"h36m_17": torch.tensor([1])})["h36m_17"].clips
+    np.testing.assert_array_equal(found[0].numpy(), clip(2)["h36m_17"])
+
+
+def test_an_error_of_the_background_reaches_the_one_who_asks(folder):
+    dataset = SkeletonDataset(folder, "train", resident=False)
+    dataset.prefetch({"h36m_17": torch.tensor([4])})
+    with pytest.raises(IndexError, match=r"clips must be 0\.\.3, got 4\.\.4"):
+        dataset.hold({"h36m_17": torch.tensor([4])})
+
+
+class CopyEvent:
+    """Stands in for torch.cuda.Event: counts the copies that were waited for."""
+
+    waited = 0
+
+    def record(self):
+        pass
+
+    def synchronize(self):
+        CopyEvent.waited += 1
+
+
+def test_pinned_memory_takes_turns_and_is_filled_anew_when_its_copy_is_through(folder, monkeypatch):
+    """As on a GPU, but for the copies themselves: what is handed out here is the pinned memory."""
+    plain = torch.empty
+    dropped = lambda *a, pin_memory=False, **options: plain(*a, **options)  # noqa: E731
+    monkeypatch.setattr(torch, "empty", dropped)
+    monkeypatch.setattr(torch.cuda, "Event", CopyEvent)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(CopyEvent, "waited", 0)
+    dataset = SkeletonDataset(folder, "train", resident=False)
+    for part in dataset._host._parts:
+        part._pinned = True
+    memory = []
+    for step, (index, waited) in enumerate([([0, 1], 0), ([2], 0), ([3, 0], 1), ([1, 2, 3], 2)]):
+        wanted = {"h36m_17": torch.tensor(index)}
+        dataset.prefetch(wanted)
+        x = dataset.hold(wanted)["h36m_17"].clips
+        assert CopyEvent.waited == waited
+        for row, i in zip(x, index, strict=True):
+            np.testing.assert_array_equal(row.numpy(), clip([0, 2, 3, 5][i])["h36m_17"])
+        memory.append(x.data_ptr())
+        assert step == 0 or memory[-1] != memory[-2]  # while that is copied
+    assert memory[2] == memory[0]
+
+
+def test_clips_live_on_the_device_where_half_of_its_free_memory_holds_them(folder, monkeypatch):
+    size = 4 * BODIES * FRAMES * sum(layouts.get(n).num_joints for n in LAYOUTS) * 3  # numbers
+    for free, storage, resident in [
+        (8 * size, "float32", True),
+        (8 * size - 1, "float32", False),
+        (4 * size, "float16", True),
+        (4 * size - 1, "float16", False),
+    ]:
+        monkeypatch.setattr("msclr.data.dataset._free_bytes", lambda _, free=free: free)
+        assert SkeletonDataset(folder, "train", storage=storage).resident is resident
+    assert SkeletonDataset(folder, "train", resident=True).resident
+
+
+def test_planar_data_keep_their_score(folder):
+    store = open_store(folder)
+    store = dataclasses.replace(store, meta=store.meta | {"coordinates": "xy_score"})
+    dataset, plain = SkeletonDataset(store, "train"), SkeletonDataset(folder, "train")
+    assert dataset.planar and not plain.planar
+    index = torch.arange(4)
+    x = dataset.clips("h36m_17", index)
+    held = dataset.hold({"h36m_17": index})["h36m_17"]
+    made = dataset.view("h36m_17", held, index, index, seed=0, purpose=0, stream="motion")
+    for found in (dataset.inputs(x, "h36m_17", "motion"), made):
+        assert torch.equal(found[:, 2], x.permute(0, 4, 2, 3, 1)[:, 2])
+        assert not torch.equal(found[:, 1], x.permute(0, 4, 2, 3, 1)[:, 1])

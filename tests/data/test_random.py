@@ -1,4 +1,4 @@
-"""Counter-based random numbers: the published answers, what they depend on, their distributions."""
+"""Counter-based random numbers of clips: what they depend on, their distributions."""
 
 from __future__ import annotations
 
@@ -7,41 +7,16 @@ import pytest
 import torch
 from scipy import stats
 
-from msclr.data.random import ClipRandom, philox
+from msclr.data.random import ClipRandom
+from msclr.kernels import philox
 
 BIG = 0xFFFFFFFF
 
-# Known answers of Random123 for Philox-4x32-10 (Salmon et al., SC 2011): counter, key, words.
-KNOWN = [
-    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-    ((BIG, BIG, BIG, BIG), (BIG, BIG), (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    (
-        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-        (0xA4093822, 0x299F31D0),
-        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-    ),
-]
-
 
 def draws(clips, epochs=3, seed=5, purpose=2) -> torch.Tensor:
-    """What a batch of clips gets from all three kinds of draw, one after the other: (B, 12)."""
+    """What a batch of clips gets from both kinds of draw, one after the other: (B, 8)."""
     random = ClipRandom(torch.as_tensor(clips), epochs, seed, purpose)
-    return torch.cat([random.uniform(5), random.integers(3, 1000), random.normal(4)], dim=1)
-
-
-@pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
-def test_philox_gives_the_published_words(counter, key, words):
-    found = philox(tuple(torch.tensor([c]) for c in counter), key)
-    assert [int(word) for word in found] == list(words)
-
-
-def test_philox_counts_each_element_of_its_tensors_alone():
-    together = philox(
-        tuple(torch.tensor(c) for c in zip(*[k[0] for k in KNOWN], strict=True)), (7, 9)
-    )
-    for i, (counter, _, _) in enumerate(KNOWN):
-        alone = philox(tuple(torch.tensor([c]) for c in counter), (7, 9))
-        assert [int(word[i]) for word in together] == [int(word) for word in alone]
+    return torch.cat([random.uniform(5), random.integers(3, 2**20)], dim=1)
 
 
 def test_counter_is_block_clip_epoch_purpose_and_key_is_the_seed():
@@ -101,9 +76,8 @@ def test_draws_leave_torchs_generator_alone():
     [
         (lambda r: r.uniform(50), stats.uniform(0, 1)),
         (lambda r: r.uniform(50, -0.5, 2.0), stats.uniform(-0.5, 2.5)),
-        (lambda r: r.normal(51), stats.norm()),
     ],
-    ids=["uniform", "uniform of a range", "normal"],
+    ids=["uniform", "uniform of a range"],
 )
 def test_distribution_over_many_clips(kind, distribution):
     numbers = kind(ClipRandom(torch.arange(2000), 1, 3))
@@ -133,15 +107,8 @@ def test_integers_are_equally_frequent(below):
 )
 def test_neighbours_are_uncorrelated(pair):
     first, second = pair(torch.arange(0, 20000, 2))
-    for draw in (lambda r: r.uniform(4), lambda r: r.normal(4)):
-        a, b = draw(first).flatten().numpy(), draw(second).flatten().numpy()
-        assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(len(a))  # four standard deviations
-
-
-def test_the_numbers_of_one_normal_call_are_uncorrelated():
-    numbers = ClipRandom(torch.arange(20000), 0, 0).normal(6).numpy()
-    unlike = np.corrcoef(numbers.T) - np.eye(6)
-    assert np.abs(unlike).max() < 4.5 / np.sqrt(20000)
+    a, b = first.uniform(4).flatten().numpy(), second.uniform(4).flatten().numpy()
+    assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(len(a))  # four standard deviations
 
 
 @pytest.mark.parametrize("word", [0, BIG])
@@ -151,12 +118,11 @@ def test_extreme_words_stay_in_range(monkeypatch, word):
     assert 0 <= random.uniform(1).item() < 1
     assert -0.5 <= random.uniform(1, -0.5, 0.5).item() < 0.5
     assert random.integers(1, 2**31).item() == (0 if word == 0 else 2**31 - 1)
-    assert random.normal(2).isfinite().all()
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 7])
 def test_any_count_can_be_asked_for(count):
     random = ClipRandom(torch.arange(2), 0, 0)
-    for numbers in (random.uniform(count), random.integers(count, 9), random.normal(count)):
+    for numbers in (random.uniform(count), random.integers(count, 2**20)):
         assert numbers.shape == (2, count)
         assert count == 1 or len(numbers[0].unique()) > 1

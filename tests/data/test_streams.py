@@ -70,6 +70,14 @@ def test_streams_leave_their_input_and_absent_bodies_as_they_are(stream):
     assert torch.equal(x, before)
 
 
+@pytest.mark.parametrize("stream", STREAMS)
+def test_planar_joints_keep_their_score(stream):
+    x = torch.randn(2, 2, 5, 3, 3, generator=torch.Generator().manual_seed(2))
+    found = to_stream(x, stream, ARM, planar=True)
+    assert torch.equal(found[..., :2], to_stream(x, stream, ARM)[..., :2])
+    assert torch.equal(found[..., 2], x[..., 2])
+
+
 def test_an_unknown_stream_is_refused_in_one_line():
     with pytest.raises(InputError, match="joint, motion, bone, got 'speed'") as error:
         to_stream(two_frames(), "speed", ARM)

@@ -10,10 +10,9 @@ import torch
 
 from msclr import layouts
 from msclr.data import SkeletonDataset
-from msclr.data.augment import extreme_view, normal_view
-from msclr.data.random import ClipRandom
 from msclr.data.store import StoreWriter
 from msclr.errors import InputError
+from msclr.kernels import augment
 from msclr.methods import Batch
 from msclr.training.batches import Draw, Sampler, ViewMaker
 from msclr.training.distributed import Ranks
@@ -180,16 +179,46 @@ def test_views_are_the_augmented_clips_in_their_stream(dataset, stream):
     draw = Draw(torch.tensor([5, 0, 9]), torch.tensor([2, 1, 2]))
     batch = maker(dataset, "all", stream=stream)(draw, 0)
     for number, name in enumerate(LAYOUTS):
-        x = dataset.clips(name, draw.clips)
         for purpose, kind in ((0, "query"), (1, "extreme"), (2, "key")):
-            random = ClipRandom(draw.clips, draw.passes, SEED, 3 * number + purpose)
-            if kind == "extreme":
-                y = extreme_view(x, random, layouts.get(name).flip)
-            else:
-                y = normal_view(x, random)
-            wanted = dataset.inputs(y, name, stream)
-            torch.testing.assert_close(getattr(batch, kind)[name].x, wanted, rtol=0, atol=1e-6)
+            wanted = augment(
+                dataset.views[name],
+                draw.clips,
+                draw.passes,
+                seed=SEED,
+                purpose=3 * number + purpose,
+                view="extreme" if kind == "extreme" else "normal",
+                flip=layouts.get(name).flip,
+                stream=stream,
+                parents=layouts.get(name).parents,
+            )
+            assert torch.equal(getattr(batch, kind)[name].x, wanted)
             assert torch.equal(getattr(batch, kind)[name].bodies, dataset.bodies[draw.clips])
+
+
+@pytest.mark.parametrize("ahead", ["prefetched", "unasked", "wrongly prefetched"])
+@pytest.mark.parametrize("pairs", ["batch", "sample", "all"])
+def test_streamed_batches_are_those_of_clips_on_the_device(dataset, pairs, ahead):
+    streamed = SkeletonDataset(dataset.store, "train", resident=False)
+    make, wanted = maker(streamed, pairs), maker(dataset, pairs)
+    for step in range(6):
+        if ahead != "unasked":
+            make.prefetch(a_draw(step + (ahead == "wrongly prefetched")), step)
+        batch, resident = make(a_draw(step), step), wanted(a_draw(step), step)
+        for kind in KINDS:
+            views, others = getattr(batch, kind), getattr(resident, kind)
+            assert list(views) == list(others)
+            for name in views:
+                assert all(map(torch.equal, views[name], others[name]))
+
+
+def test_a_batch_on_the_way_is_not_changed_by_the_next(dataset):
+    make = maker(SkeletonDataset(dataset.store, "train", resident=False), "all")
+    first = make(a_draw(0), 0)
+    before = {name: view.x.clone() for name, view in first.query.items()}
+    for step in range(1, 4):
+        make.prefetch(a_draw(step), step)
+        make(a_draw(step), step)
+    assert all(torch.equal(first.query[name].x, x) for name, x in before.items())
 
 
 @pytest.mark.parametrize("pairs", ["sample", "all"])

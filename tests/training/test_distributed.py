@@ -12,6 +12,7 @@ import torch
 from msclr.errors import InputError
 from msclr.methods import Batch, View
 from msclr.training import Pretraining, pretrain
+from msclr.training.batches import ViewMaker
 from msclr.training.checkpoint import load_checkpoint
 from msclr.training.distributed import Ranks
 from tests.tiny import BATCH, column, prepare_tiny, tiny_recipe, write_recipe
@@ -137,9 +138,12 @@ def alone():
     torch.distributed.destroy_process_group()
 
 
-def test_a_layout_that_no_rank_has_a_clip_of_keeps_its_statistics(alone, data, tmp_path):
+def test_a_layout_that_no_rank_has_a_clip_of_keeps_its_statistics(
+    alone, data, tmp_path, monkeypatch
+):
     run = Pretraining(tiny_recipe(data, tmp_path), Ranks(0, 1, alone), torch.device("cpu"))
-    run.views = lambda draw, step, views=run.views: one_layout(views(draw, step))
+    make = ViewMaker.__call__
+    monkeypatch.setattr(ViewMaker, "__call__", lambda *arguments: one_layout(make(*arguments)))
     before = run.method.query.encoder.input_norm["kinectv1_20"].running_mean.clone()
     run.step(0)
     state = run.method.state_dict()

@@ -122,7 +122,7 @@ def test_mining_begins_with_its_epoch(data, tmp_path):
         {"pairs": "all", "stream": "bone", "bodies": "all"},
         {"pairs": "batch", "stream": "motion", "padding": "paper"},
         {"precision": "fp16"},
-        {"precision": "bf16", "queue_precision": "bf16"},
+        {"precision": "bf16", "queue_precision": "bf16", "data_precision": "fp16"},
         {"precision": "bf16", "hidden_channels": 16, "pairs": "batch"},
         {"layouts": ["kinectv1_20"]},
     ],

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from msclr import cli
+from msclr.data import dataset
 from msclr.errors import InputError
 from msclr.training import checkpoint, pretrain
 from tests.tiny import STEPS_PER_EPOCH, column, prepare_tiny, tiny_recipe, tree, write_recipe
@@ -150,6 +151,20 @@ def scalars(run):
     events = EventAccumulator(str(run / "tensorboard")).Reload().Scalars("pretrain/loss")
     assert [event.step for event in events] == list(range(1, 13))
     return [f"{event.value:.9g}" for event in events]
+
+
+def test_a_run_whose_clips_are_streamed_is_the_same(data, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "_SHARE", 0)
+    asked = []
+    prefetch = dataset.SkeletonDataset.prefetch
+    monkeypatch.setattr(
+        dataset.SkeletonDataset, "prefetch", lambda *a: (asked.append(1), prefetch(*a))
+    )
+    recipe = tiny_recipe(data, tmp_path / "run")
+    with pytest.raises(Killed):
+        pretrain(recipe, on_step=kill_after(7))
+    assert_same_run(pretrain(recipe, resume=True), whole)
+    assert len(asked) > recipe.steps
 
 
 def test_fp16_resumes_with_the_scale_of_its_gradients(data, tmp_path):

@@ -2,6 +2,7 @@
 // must be defined before.
 
 #include "../simd.h"
+
 #include "../exp2.h"
 
 // f(c, std::integral_constant<int, N>) for every N vectors of columns, from column c on.

@@ -1,0 +1,86 @@
+"""Augmented batches of clips: the public functions."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from msclr.kernels._backend import choose
+from msclr.kernels.augment import op, reference
+from msclr.kernels.augment.check import check_augment
+from msclr.kernels.augment.philox import philox
+
+__all__ = ["augment", "philox"]
+
+_AUGMENT = {"reference": reference.augment} | {
+    backend: partial(op.augment, name) for backend, name in op.BACKENDS.items()
+}
+
+
+def augment(
+    clips: Tensor,
+    index: Tensor,
+    epochs: Tensor,
+    *,
+    seed: int,
+    purpose: int,
+    view: str = "none",
+    numbers: Tensor | None = None,
+    flip: Tensor | None = None,
+    stream: str = "joint",
+    parents: Tensor | None = None,
+    planar: bool = False,
+    dtype: torch.dtype = torch.float32,
+    backend: str | None = None,
+) -> Tensor:
+    """One view of a batch of clips as an encoder takes it, gathered and augmented in one pass.
+
+    "normal": a temporal crop (T/6 frames mirrored onto both ends, T frames from a random one on)
+    and a shear (off-diagonals U(-0.5, 0.5)). "extreme": those; then a left-right flip (p 0.5), a
+    rotation (one axis U(0, 30) degrees, the others U(0, 1)), Gaussian noise of sd 0.01 (p 0.5), a
+    Gaussian blur over time of 15 taps and sd U(0.1, 2) (p 0.5), one coordinate axis set to zero
+    (p 0.5). "none": the clips as they are. Then the stream: joint; motion ``x[t+1] - x[t]``, the
+    last frame 0; or bone ``x[joint] - x[parent]``.
+
+    Random numbers depend on (seed, epoch, number of the clip, purpose) alone, by the table in
+    kernels/augment/reference.py; bodies of a clip share all but the noise. Whole numbers are the
+    same on every backend, coordinates agree up to rounding (a few 1e-7 of the largest).
+
+    Args:
+        clips: (N, M, T, V, 3) float32, float16 or bfloat16, contiguous, metres; M bodies, of which
+            an absent one is all zero, and stays so. Computed in float32.
+        index: (B,) int64, the rows of ``clips`` to take. On a CPU one that is not there is an
+            error; a compiled GPU backend makes it NaN, for it does not wait to tell.
+        epochs: (B,) int64, which pass over the data each clip is in.
+        seed: of the run, 64 bits.
+        purpose: a number that sets independent draws apart (query view, key view, ...).
+        view: "none", "normal" or "extreme".
+        numbers: (B,) int64, the clips' own numbers where ``clips`` holds a part of the data set;
+            None: ``index``. Like epochs and purpose, its lower 32 bits count.
+        flip: (V,) int64, the layout's left-right permutation; wanted for "extreme".
+        stream: "joint", "motion" or "bone".
+        parents: (V,) int64, each joint's parent, a root its own; wanted for "bone".
+        planar: joints are (x, y, score): matrices, noise and the zeroed axis are for x and y alone,
+            motion and bone keep the joint's score, the blur takes the score along.
+        dtype: of the result: float32, float16 or bfloat16.
+        backend: "cpu", "triton" or "reference" (see :func:`msclr.kernels.backends`), or None for
+            the fastest that can run here. Neither batch, its order nor threads change a clip.
+
+    Returns:
+        (B, 3, T, V, M), a view of (B, M, T, V, 3) memory. There is no gradient.
+
+    Raises:
+        ValueError: an argument of the wrong shape, dtype, device or range; it is named.
+
+    Sources: AimCLR (AAAI 2022), section 3.2; CrosSCLR (CVPR 2021), section 3.3 (streams); Salmon
+    et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+    """
+    numbers = index if numbers is None else numbers
+    check_augment(clips, index, numbers, epochs, view, flip, stream, parents, dtype)
+    run = choose("augment", _AUGMENT, backend, clips.device)
+    made = run(
+        clips, index, numbers, epochs, seed, purpose, view, flip, stream, parents, planar, dtype
+    )  # (B, M, T, V, 3)
+    return made.permute(0, 4, 2, 3, 1)

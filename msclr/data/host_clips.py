@@ -1,0 +1,96 @@
+"""Clips of a data set that is larger than its device, gathered one step ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Wanted = Mapping[str, Tensor]  # layout -> (U,) int64 on the CPU, clips
+
+
+class HostClips:
+    """Memory maps of clips, of which some at a time are brought to the device.
+
+    Args:
+        maps: {layout: (N, M, T, V, 3) float32}.
+        dtype: that the clips are to have on the device.
+        device: where they go. For a GPU they are gathered in pinned memory, of which there are two
+            parts: while the copy of one runs, the next clips are gathered in the other.
+    """
+
+    def __init__(self, maps: Mapping[str, np.ndarray], dtype: torch.dtype, device: torch.device):
+        self.maps, self.dtype, self.device = dict(maps), dtype, device
+        self._parts = [_Part(device), _Part(device)]
+        self._pool = ThreadPoolExecutor(1, "msclr-clips")
+        self._ahead: tuple[Wanted, Future] | None = None
+
+    def prefetch(self, wanted: Wanted) -> None:
+        """Begin to gather what the next :meth:`take` will ask for, in the background."""
+        self._ahead = wanted, self._pool.submit(self._gather, wanted)
+
+    def take(self, wanted: Wanted) -> dict[str, Tensor]:
+        """{layout: (U, M, T, V, 3)} on the device, in the order asked for."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or not _same(ahead[0], wanted):
+            ahead = wanted, self._pool.submit(self._gather, wanted)
+        part, gathered = ahead[1].result()
+        return part.to_device(gathered)
+
+    def _gather(self, wanted: Wanted) -> tuple[_Part, dict[str, Tensor]]:
+        # one thread gathers, so the two parts take turns whatever is asked for and then not taken
+        part = self._parts.pop(0)
+        self._parts.append(part)
+        part.wait()
+        return part, {layout: self._rows(layout, clips, part) for layout, clips in wanted.items()}
+
+    def _rows(self, layout: str, clips: Tensor, part: _Part) -> Tensor:
+        held = self.maps[layout]
+        out = part.room(layout, (len(clips), *held.shape[1:]), self.dtype)
+        index = clips.numpy()
+        if len(index) and not (index.min() >= 0 and index.max() < len(held)):
+            raise IndexError(f"clips must be 0..{len(held) - 1}, got {index.min()}..{index.max()}")
+        if self.dtype == torch.float32:
+            np.take(
+                held, index, axis=0, out=out.numpy(), mode="clip"
+            )  # "raise" would copy once more
+        else:
+            out.copy_(torch.from_numpy(np.take(held, index, axis=0)))
+        return out
+
+
+class _Part:
+    """Host memory for the clips of one step."""
+
+    def __init__(self, device: torch.device):
+        self._device, self._pinned = device, device.type == "cuda"
+        self._memory: dict[str, Tensor] = {}
+        self._copied: torch.cuda.Event | None = None
+
+    def wait(self) -> None:
+        """Until the last copy from here is through."""
+        if self._copied is not None:
+            self._copied.synchronize()
+
+    def room(self, layout: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if not self._pinned:  # these clips are what is handed out, so they are not written to again
+            return torch.empty(shape, dtype=dtype)
+        if layout not in self._memory or len(self._memory[layout]) < shape[0]:
+            self._memory[layout] = torch.empty(shape, dtype=dtype, pin_memory=True)
+        return self._memory[layout][: shape[0]]
+
+    def to_device(self, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not self._pinned:
+            return {layout: x.to(self._device) for layout, x in gathered.items()}
+        with torch.cuda.device(self._device):
+            copies = {k: x.to(self._device, non_blocking=True) for k, x in gathered.items()}
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        return copies
+
+
+def _same(a: Wanted, b: Wanted) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[layout], b[layout]) for layout in a)

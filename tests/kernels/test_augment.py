@@ -1,0 +1,343 @@
+"""augment compiled for the CPU, and what all backends share: arguments, what a clip depends on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from msclr import kernels, layouts
+from msclr.kernels import augment
+from msclr.kernels.augment import reference
+
+LAYOUT = layouts.get("h36m_17")
+SEED, PURPOSE = 2**63 + 5, 3
+VIEWS, STREAMS = ("none", "normal", "extreme"), ("joint", "motion", "bone")
+# Of the largest coordinate that an exact result has; measured: 2.6e-7 in the worst of these tests.
+ERROR = 4e-7
+ROUNDING = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+
+compiled = pytest.mark.skipif(
+    bool(kernels.backends()["cpu"]), reason=f"no compiled operators: {kernels.backends()['cpu']}"
+)
+BACKENDS = [pytest.param("cpu", marks=compiled), "reference"]
+
+
+def clips(count=30, bodies=2, frames=13, joints=17, seed=0) -> torch.Tensor:
+    """(N, M, T, V, 3) float32; every third one lacks its last body."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, bodies, frames, joints, 3, generator=g)
+    if bodies > 1:
+        x[::3, -1] = 0
+    return x
+
+
+def tables(joints=17) -> dict[str, torch.Tensor]:
+    """A permutation and parents, of any number of joints."""
+    if joints == 17:
+        return {"flip": LAYOUT.flip, "parents": LAYOUT.parents}
+    return {
+        "flip": torch.arange(joints).flip(0),
+        "parents": (torch.arange(joints) - 1).clamp(min=0),
+    }
+
+
+def of(x, backend, index=None, epochs=None, **options):
+    index = torch.arange(len(x)) if index is None else index
+    epochs = index % 3 if epochs is None else epochs
+    options = {"seed": SEED, "purpose": PURPOSE, **tables(x.shape[3]), **options}
+    return augment(x, index, epochs, **options, backend=backend)
+
+
+def exact(x, view="none", stream="joint", planar=False):
+    """In float64."""
+    index, joints = torch.arange(len(x)), tables(x.shape[3])
+    made = reference.augment(
+        x.double(), index, index, index % 3, SEED, PURPOSE, view, joints["flip"], stream,
+        joints["parents"], planar, torch.float64,
+    )  # fmt: skip
+    return made.permute(0, 4, 2, 3, 1)
+
+
+def assert_is_exact(found, wanted, x, dtype=torch.float32):
+    assert found.shape == wanted.shape and found.dtype == dtype
+    error = (found.double() - wanted).abs()
+    # rounded to dtype: half a unit in the last place, of float16 at least 2^-25
+    allowed = ERROR * max(1, x.abs().max()) + wanted.abs() * ROUNDING[dtype]
+    assert (error <= allowed + (2.0**-25 if dtype == torch.float16 else 0)).all(), error.max()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("planar", [False, True], ids=["space", "plane"])
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("view", VIEWS)
+def test_views_are_the_formulas(view, stream, planar, backend):
+    x = clips()
+    found = of(x, backend, view=view, stream=stream, planar=planar)
+    assert_is_exact(found, exact(x, view, stream, planar), x)
+
+
+SHAPES = [  # bodies, frames, joints
+    (1, 1, 1), (1, 1, 17), (2, 2, 1), (1, 6, 1), (3, 5, 3), (1, 7, 5), (2, 15, 16), (1, 50, 25),
+    (2, 33, 42), (5, 14, 11), (1, 64, 128),
+]  # fmt: skip
+
+
+@compiled
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("stream", STREAMS)
+def test_any_size(shape, stream):
+    x = clips(16, *shape)
+    for view in VIEWS:
+        assert_is_exact(of(x, "cpu", view=view, stream=stream), exact(x, view, stream), x)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("view", VIEWS)
+def test_half_precision_storage_is_computed_in_float32(view, stored, backend):
+    x = clips().to(stored)
+    assert_is_exact(of(x, backend, view=view), exact(x, view), x)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("stream", STREAMS)
+def test_results_are_rounded_once(dtype, stream, backend):
+    x = clips()
+    found = of(x, backend, view="extreme", stream=stream, dtype=dtype)
+    assert_is_exact(found, exact(x, "extreme", stream), x, dtype)
+
+
+@compiled
+def test_every_float16_is_read_and_every_float32_rounded_as_torch_does():
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    x = every[: 3 * 21845].reshape(1, 1, 1, -1, 3)
+    index = torch.tensor([0])
+    found = augment(x, index, index, seed=0, purpose=0, backend="cpu")
+    assert torch.equal(found.permute(0, 4, 2, 3, 1).nan_to_num(7e9), x.float().nan_to_num(7e9))
+    g = torch.Generator().manual_seed(0)
+    bits = torch.randint(-(2**31), 2**31, (3 * 60_000,), dtype=torch.int32, generator=g)
+    near = every.float().repeat(3)[: 3 * 60_000].view(torch.int32)  # ties, and what is beside them
+    for numbers in (bits, *(near + 4096 + offset for offset in (-1, 0, 1))):
+        y = numbers.view(torch.float32).reshape(1, 1, 1, -1, 3)
+        for dtype in (torch.float16, torch.bfloat16):
+            made = augment(y, index, index, seed=0, purpose=0, dtype=dtype, backend="cpu")
+            made, wanted = made.permute(0, 4, 2, 3, 1), y.to(dtype)
+            assert torch.equal(made.isnan(), wanted.isnan())
+            assert torch.equal(made.nan_to_num(1), wanted.nan_to_num(1))
+
+
+@compiled
+def test_normal_numbers_are_those_of_the_formula_to_a_millionth():
+    """Of coordinates that are next to nothing the noise is what is left: so it is seen exactly."""
+    x = torch.full((1, 1, 200, 500, 3), 1e-37)
+    index = torch.zeros(60, dtype=torch.int64)
+    numbers = torch.arange(60)
+    found = of(x, "cpu", index, numbers * 0, numbers=numbers, view="extreme")
+    draws = reference.draw(numbers, numbers * 0, SEED, PURPOSE, 200, True, False)
+    plain = draws.noisy & (draws.taps.max(1).values == 1) & (draws.zeroed < 0)
+    assert plain.sum() >= 3
+    wanted = reference.normals(
+        numbers[plain], numbers[plain] * 0, SEED, PURPOSE, (1, 200, 500), torch.float64, False
+    )
+    normal = 100 * found[plain].permute(0, 4, 2, 3, 1).double()
+    assert (normal - wanted).abs().max() < 1e-6
+    assert wanted.abs().max() > 4.5  # the tails were seen
+    assert ((normal - wanted).abs() <= 1e-6 * wanted.abs() + 3e-7).all()
+    assert stats.kstest(normal.flatten()[::7].numpy(), stats.norm.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("view", VIEWS)
+def test_absent_bodies_stay_exactly_zero(view, stream, backend):
+    x = clips(60)
+    before = x.clone()
+    found = of(x, backend, view=view, stream=stream).permute(0, 4, 2, 3, 1)
+    assert not found[::3, 1].any()
+    assert found[1::3].flatten(2).any(2).all()
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_body_in_one_frame_only_is_present_though_the_crop_may_leave_it_out(backend):
+    x = torch.zeros(40, 1, 12, 5, 3)
+    x[:, 0, 0, 0, 0] = 1.0
+    found, wanted = of(x, backend, view="extreme"), exact(x, "extreme")
+    assert_is_exact(found, wanted, x)
+    noisy = wanted.flatten(1).count_nonzero(1) > 60  # noise is everywhere
+    assert noisy.sum() >= 8
+    x[:, 0, 0, 0, 0] = -0.0
+    assert not of(x, backend, view="extreme").any()
+
+
+# What a clip depends on
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("view", VIEWS)
+def test_order_and_size_of_a_batch_change_nothing(view, backend):
+    x = clips()
+    index = torch.tensor([4, 0, 29, 4, 7, 13, 2])
+    epochs = torch.tensor([1, 1, 5, 2, 0, 0, 9])
+    together = of(x, backend, index, epochs, view=view)
+    turned = of(x, backend, index.flip(0), epochs.flip(0), view=view)
+    assert torch.equal(turned.flip(0), together)
+    for i in range(7):
+        alone = of(x, backend, index[i : i + 1], epochs[i : i + 1], view=view)
+        if backend == "cpu":
+            assert torch.equal(alone[0], together[i])
+        else:  # a matrix product of another size may round otherwise
+            torch.testing.assert_close(alone[0], together[i], rtol=0, atol=2e-6)
+
+
+@compiled
+def test_the_number_of_threads_changes_nothing():
+    x, before, found = clips(100), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(of(x, "cpu", view="extreme"))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_part_of_the_data_gives_what_the_whole_gives(backend):
+    x, numbers = clips(), torch.tensor([8, 3, 21])
+    whole = of(x, backend, numbers, numbers % 3, view="extreme")
+    part = of(x[numbers], backend, torch.arange(3), numbers % 3, numbers=numbers, view="extreme")
+    assert torch.equal(part, whole)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("view", ["normal", "extreme"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"numbers": torch.arange(30) + 1},
+        {"epochs": torch.arange(30) % 3 + 1},
+        {"seed": SEED + 1},
+        {"seed": SEED + 2**32},
+        {"purpose": PURPOSE + 1},
+    ],
+    ids=["number", "epoch", "seed", "upper word of the seed", "purpose"],
+)
+def test_each_part_of_the_counter_changes_every_clip(view, other, backend):
+    x = clips()
+    changed = (of(x, backend, view=view) != of(x, backend, view=view, **other)).flatten(1).any(1)
+    assert changed.all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bodies_share_all_but_the_noise(backend):
+    x = clips(80)
+    x[:, 1] = x[:, 0]
+    found = of(x, backend, view="normal")
+    assert torch.equal(found[..., 0], found[..., 1])
+    found = of(x, backend, view="extreme")
+    apart = (found[..., 0] - found[..., 1]).abs().flatten(1).max(1).values
+    assert apart.max() < 0.1
+    assert 20 < (apart > 1e-3).sum() < 60
+
+
+def test_torchs_generator_is_left_alone():
+    state = torch.get_rng_state()
+    of(clips(), None, view="extreme")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("view", VIEWS)
+def test_an_empty_batch(view, backend):
+    none = torch.empty(0, dtype=torch.int64)
+    for x in (clips(), clips(1)[:0]):
+        assert of(x, backend, none, none, view=view).shape == (0, 3, 13, 17, 2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_result_lies_as_the_encoder_reads_it(backend):
+    found = of(clips(), backend, view="normal")
+    assert found.permute(0, 4, 2, 3, 1).is_contiguous()
+
+
+@compiled
+def test_indices_of_any_stride():
+    x, many = clips(), torch.arange(60)
+    assert torch.equal(
+        of(x, "cpu", many[4:30:3], many[:18:2], view="normal"),
+        of(x, "cpu", many[4:30:3].clone(), many[:18:2].clone(), view="normal"),
+    )
+
+
+# The operator
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("view", [0, 1, 2])
+def test_the_op_is_a_proper_one(view, dtype):
+    index = torch.arange(3)
+    rest = 3, 0, view, LAYOUT.flip, 2, LAYOUT.parents, False, dtype
+    torch.library.opcheck(torch.ops.msclr.augment, (clips(), index, index, index, *rest))
+
+
+@compiled
+def test_torch_compile_takes_it_whole():
+    x, index = clips(), torch.arange(5)
+
+    def view(x, index):
+        return of(x, None, index, index, view="extreme") * 2
+
+    made = torch.compile(view, fullgraph=True, backend="aot_eager")(x, index)
+    assert torch.equal(made, view(x, index))
+
+
+@compiled
+def test_the_op_itself_keeps_within_its_memory():
+    x, index = clips(), torch.arange(3)
+    rest = 3, 0, 2, LAYOUT.flip, 0, None, False, torch.float32
+    for bad in (index + 28, index - 1):
+        with pytest.raises(RuntimeError, match="index must lie in 0..29"):
+            torch.ops.msclr.augment(x, bad, index, index, *rest)
+    with pytest.raises(RuntimeError, match="epochs must be int64"):
+        torch.ops.msclr.augment(x, index, index, index[:2], *rest)
+    with pytest.raises(RuntimeError, match="flip must lie in 0..16"):
+        torch.ops.msclr.augment(x, index, index, index, 3, 0, 2, LAYOUT.flip + 1, *rest[4:])
+
+
+INDEX = torch.arange(4)
+WRONG = {
+    "clips": [torch.zeros(4, 2, 5, 17, 2), torch.zeros(4, 5, 17, 3), torch.zeros(4, 2, 0, 17, 3),
+              torch.zeros(4, 2, 5, 17, 3, dtype=torch.int32), clips().double(),
+              clips().transpose(1, 2)],
+    "index": [INDEX.int(), INDEX[None], INDEX - 1, INDEX + 27, INDEX.to("meta")],
+    "epochs": [INDEX.float(), INDEX[:3]],
+    "numbers": [INDEX.int(), INDEX[:3]],
+    "view": ["mild"],
+    "stream": ["speed"],
+    "flip": [None, LAYOUT.flip[:5], LAYOUT.flip + 1, LAYOUT.flip.int()],
+    "parents": [None, LAYOUT.parents[:5], LAYOUT.parents - 1, LAYOUT.parents.float()],
+    "dtype": [torch.float64, torch.int8],
+    "backend": ["quantum"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(n, v) for n, values in WRONG.items() for v in values], ids=lambda v: ""
+)
+def test_what_does_not_fit_is_named(name, value):
+    given = {"clips": clips(), "index": INDEX, "epochs": INDEX, "numbers": INDEX, **tables()}
+    given |= {"seed": 0, "purpose": 0, "view": "extreme", "stream": "bone", name: value}
+    with pytest.raises(ValueError, match=rf"^{name}\b") as error:
+        augment(given.pop("clips"), given.pop("index"), given.pop("epochs"), **given)
+    assert "\n" not in str(error.value)
+
+
+def test_tables_are_wanted_only_where_they_are_read():
+    x = clips()
+    plain = augment(x, INDEX, INDEX, seed=0, purpose=0, view="normal", stream="motion")
+    assert np.isfinite(plain.numpy()).all()
