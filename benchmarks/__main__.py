@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("graph_conv", "info_nce", "multi_view", "stgcn", "toy_supervised")
+NAMES = ("data", "graph_conv", "info_nce", "multi_view", "stgcn", "toy_supervised")
 
 
 def main() -> None:

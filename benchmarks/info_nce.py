@@ -225,7 +225,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 def _variant(device: torch.device, args: argparse.Namespace) -> str:
     malloc = "tuned" if "GLIBC_TUNABLES" in os.environ else "plain"
     where = malloc if device.type == "cpu" else args.backend or "default"
-    return f"{device.type}-{args.dtype}-{where}"
+    return f"{device.type}-{args.dtype}-{where}" + ("-compiled" if args.compile else "")
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{p}.md" for p in ("data", "kernels", "results"))]
 Rows = list[list[str]]
 
 
@@ -176,6 +176,58 @@ def toy_supervised() -> Rows:
     ]
 
 
+def data_read() -> Rows:
+    """A row a reader: megabytes of text a second, and how many times more ours reads."""
+    path = RESULTS / "data_read-cpu.json"
+    if not path.exists():
+        return [["not yet measured"]]
+    (row,) = _read(path)["rows"]
+    rates = row["mb_s"]
+    rows = [["reader", "MB/s", "ours over it"]]
+    for name in ("ours", "usual", "joint_arrays", "lean", "ours_in_python", "ours_2"):
+        rows.append([name, f"{rates[name]:.0f}", f"{rates['ours'] / rates[name]:.1f}x"])
+    return rows
+
+
+def data_prepare() -> Rows:
+    path = RESULTS / "data_prepare.json"
+    if not path.exists():
+        return [["not yet measured"]]
+    (row,) = _read(path)["rows"]
+    seconds, peak = row["seconds_per_file"], row["peak_bytes"]
+    head = ["files", "frames", "processes", "ms a file", "of usual", "of lean", "with imports"]
+    cells = [str(row[key]) for key in ("files", "T", "workers")]
+    cells += [f"{1e3 * seconds['ours']['median']:.2f}"]
+    cells += [f"{row[key]:.1f}x" for key in ("ratio", "ratio_lean", "ratio_first")]
+    memory = [f"{1e-6 * peak[tree]:.0f}" for tree in ("few", "all")]
+    return [[*head, "peak MB, a quarter of the files", "peak MB"], [*cells, *memory]]
+
+
+def data_batches(name: str) -> Rows:
+    """A row a layout: a triple of views of a batch, and ratios to NumPy and PyTorch."""
+    path = RESULTS / f"data_batches-{name}.json"
+    if not path.exists():
+        return [["not yet measured"]]
+    rows = [["layout", "clips", "ms a triple", "of usual", "of lean", "of PyTorch", "GB/s"]]
+    for row in _read(path)["rows"]:
+        ratios = [f"{row[key]:.1f}x" for key in ("ratio", "ratio_lean", "ratio_torch")]
+        milliseconds = f"{1e3 * row['seconds']['ours']['median']:.2f}"
+        rows.append([row["layout"], str(row["B"]), milliseconds, *ratios, f"{row['gb_s']:.1f}"])
+    return rows
+
+
+def data_step(name: str) -> Rows:
+    path = RESULTS / f"data_step-{name}.json"
+    if not path.exists():
+        return [["not yet measured"]]
+    (row,) = _read(path)["rows"]
+    times = [f"{1e3 * row['seconds'][key]['median']:.1f}" for key in ("batch", "step")]
+    return [
+        ["clips", "precision", "batch, ms", "step with it, ms", "share"],
+        [str(row["B"]), row["precision"], *times, f"{100 * row['share']:.2f} %"],
+    ]
+
+
 TABLES: dict[str, Callable[[], Rows]] = {
     "ui_prmd": lambda: transfer("ui_prmd"),
     "utkinect": lambda: transfer("utkinect"),
@@ -184,6 +236,12 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "trials": trials,
     "graph_conv_cpu": lambda: graph_conv("cpu-float32-plain"),
     "graph_conv_cpu_tuned": lambda: graph_conv("cpu-float32-tuned"),
+    "data_read": data_read,
+    "data_prepare": data_prepare,
+    "data_batches_cpu": lambda: data_batches("cpu-tuned"),
+    "data_batches_cuda": lambda: data_batches("cuda-triton"),
+    "data_step_cpu": lambda: data_step("cpu-fp32"),
+    "info_nce_cpu_compiled": lambda: info_nce("cpu-float32-tuned-compiled"),
     "info_nce_cpu": lambda: info_nce("cpu-float32-tuned"),
     "multi_view_cpu": lambda: multi_view("cpu-float32-tuned"),
     "stgcn_cpu": lambda: stgcn("cpu-float32"),

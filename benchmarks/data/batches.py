@@ -192,7 +192,7 @@ def measure(batch: int, layout_name: str, args: argparse.Namespace) -> dict[str,
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks data.batches", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks data batches", description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--backend", help="of ours (default: the one that would be chosen)")
     parser.add_argument("--batch", type=int, nargs="+", default=[128], help="clips")
@@ -205,7 +205,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     args = parser.parse_args(argv)
     device = torch.device(args.device)
     result = {
-        "benchmark": "batches",
+        "benchmark": "data_batches",
         "backend": args.backend or "default",
         "malloc": os.environ.get("GLIBC_TUNABLES", "as it comes"),
         **describe(device),
@@ -218,7 +218,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             result["rows"].append(row)
             if not args.json:
                 print(_line(row), flush=True)
-    out = args.out or RESULTS / f"batches-{_variant(device, args)}.json"
+    out = args.out or RESULTS / f"data_batches-{_variant(device, args)}.json"
     out.write_text(json.dumps(result, indent=1) + "\n")
     if args.json:
         print(json.dumps(result))
