@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that wants an NVIDIA GPU, in one command and within eight minutes: build (or take the
-# libraries that are there), tests on the GPU, compute-sanitizer on a small case, every benchmark.
+# libraries that are there), tests on the GPU, compute-sanitizer on small cases, every benchmark.
 #
 #   benchmarks/gpu_check.sh [OUT]        needs torch, triton, pytest and hypothesis; installs nothing
 #
@@ -36,7 +36,7 @@ build() {
     "$python" -c 'from msclr import kernels; print(kernels.backends())'
 }
 
-small_case() {  # run under compute-sanitizer: every backend of the GPU, forward and backward
+small_case() {  # run under compute-sanitizer: every operator and backend, forward and backward
   cat <<'PYTHON'
 import torch
 from msclr import kernels, layouts
@@ -53,6 +53,24 @@ for backend in ("triton", "cuda"):
         y.float().sum().backward()
         torch.cuda.synchronize()
         print(backend, dtype, tuple(y.shape), bool(x.grad.isfinite().all()))
+
+if not kernels.backends()["triton"]:
+    for dtype in (torch.bfloat16, torch.float32):
+        rows = torch.randn(4, 70, 40, device="cuda", dtype=dtype, requires_grad=True)
+        views, keys, bank = rows[:3, :5], rows[3, :5], rows[3]
+        mined = dict(teacher=0, top_k=2, positives="mined", backend="triton")
+        out = kernels.info_nce(views, keys, bank, **mined)
+        both = kernels.multi_view_info_nce(views, bank=bank, negatives="batch", backend="triton")
+        (out.loss.sum() + out.distribution.sum() + both).backward()
+        torch.cuda.synchronize()
+        print("info_nce, multi_view_info_nce", dtype, bool(rows.grad.isfinite().all()))
+    layout = layouts.get("kinectv2_25")
+    clips, index = torch.randn(3, 2, 20, 25, 3, device="cuda"), torch.tensor([2, 0], device="cuda")
+    tables = dict(flip=layout.flip.cuda(), parents=layout.parents.cuda(), stream="bone")
+    draw = dict(seed=0, purpose=0, view="extreme", backend="triton")
+    made = kernels.augment(clips, index, index, **tables, **draw)
+    torch.cuda.synchronize()
+    print("augment", tuple(made.shape), bool(made.isfinite().all()))
 PYTHON
 }
 
@@ -67,9 +85,9 @@ step build 150 bash -c "$(declare -f build); python=$python tree=$tree; build"
 cd "$tree" || exit 1
 export PYTHONPATH=$tree PYTHONUNBUFFERED=1
 
-step tests 150 "$python" -m pytest tests/kernels tests/nn -q -n 8 -p no:cacheprovider
+step tests 200 "$python" -m pytest tests/kernels tests/nn -q -n 8 -p no:cacheprovider
 small_case >"$out/small_case.py"
-step sanitizer 60 compute-sanitizer --tool memcheck --error-exitcode 1 "$python" "$out/small_case.py"
+step sanitizer 90 compute-sanitizer --tool memcheck --error-exitcode 1 "$python" "$out/small_case.py"
 for backend in triton cuda; do
   for dtype in bfloat16 float32; do
     bench "graph_conv-cuda-$dtype-$backend" 45 graph_conv --dtype "$dtype" --backend "$backend" \
@@ -80,6 +98,9 @@ bench graph_conv-cuda-bfloat16-compiled 90 graph_conv --dtype bfloat16 --samples
   --rounds 9 --compile
 bench info_nce-cuda-bfloat16-triton 60 info_nce --dtype bfloat16 --backend triton \
   --sizes 128x32768 128x1048576 16384x32768 --dim 128 --rounds 9
+bench multi_view-cuda-bfloat16-triton 90 multi_view --dtype bfloat16 --backend triton \
+  --clips 1024 8192 65536 --rounds 5
+bench data_batches-cuda-triton 45 data batches --backend triton
 bench stgcn-cuda-bfloat16 45 stgcn --dtype bfloat16 --rounds 7
 
 echo "== summary"

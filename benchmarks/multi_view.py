@@ -2,10 +2,12 @@
 
 With negatives of the key's view that is CLIP's code: one (B, B) matrix of logits, cross-entropy
 over its rows and over its columns. With negatives of all views it is SimCLR's: one (2B, 2B) matrix
-whose diagonal is masked. `ratio` is the faster of eager and, on request, torch.compile over ours,
-in the same run. `gemm_share` is what ours reaches of the matrix products' ceiling, counting the
-products that the compiled CPU backend makes: for each pair of views one forward and three backward,
-where matrices take one and two.
+whose diagonal is masked. `chunked` is either for some anchors at a time, whose logits are made anew
+for their gradient; it alone is left where the matrices would take more than half of the memory.
+`ratio` is the fastest of these and, on request, of torch.compile over ours, in the same run.
+`gemm_share` is what ours reaches of the matrix products' ceiling, counting the products that the
+compiled CPU backend makes: for each pair of views one forward and three backward, where matrices
+take one and two.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from benchmarks.machine import ceilings, describe, peak_extra_bytes, side_by_side
+from benchmarks.machine import ceilings, describe, free_bytes, peak_extra_bytes, side_by_side
 from msclr import kernels
 
 TEMPERATURE = 0.07
+CHUNK = 1024  # anchors
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -47,18 +52,42 @@ def simclr_loss(views: Tensor) -> Tensor:
     )
 
 
+def chunked(views: Tensor, negatives: str) -> Tensor:
+    """Either, some anchors at a time, whose logits are made anew for their gradient."""
+    count = views.shape[1]
+    own = torch.arange(count, device=views.device).split(CHUNK)
+
+    def part(anchors: Tensor, keys: Tensor, others: Tensor, rows: Tensor) -> Tensor:
+        logits = (anchors @ keys.T).float() / TEMPERATURE  # (CHUNK, B)
+        if negatives == "batch":
+            same_view = (anchors @ others.T).float() / TEMPERATURE
+            same_view = same_view.scatter(1, rows[:, None], -torch.inf)  # itself
+            logits = torch.cat([logits, same_view], dim=1)
+        return F.cross_entropy(logits, rows, reduction="sum")
+
+    total = sum(
+        checkpoint(part, anchors[rows], keys, anchors, rows, use_reentrant=False)
+        for anchors, keys in ((views[0], views[1]), (views[1], views[0]))
+        for rows in own
+    )
+    return total / (2 * count)
+
+
 USUAL = {"view": clip_loss, "batch": simclr_loss}
+MATRICES = {"view": 6, "batch": 24}  # of (B, B) float32 at once, at most, rounded up
 PAIRS = {"view": 1, "batch": 2}  # of unlike views, and half of those of a view with itself
 
 
-def contestants(negatives: str, args: argparse.Namespace) -> dict[str, Callable]:
+def contestants(negatives: str, clips: int, args: argparse.Namespace) -> dict[str, Callable]:
     def ours(views: Tensor) -> Tensor:
         return kernels.multi_view_info_nce(
             views, TEMPERATURE, negatives=negatives, backend=args.backend
         )
 
-    found = {"ours": ours, "matmul": USUAL[negatives]}
-    if args.compile:
+    found = {"ours": ours, "chunked": partial(chunked, negatives=negatives)}
+    if MATRICES[negatives] * 4 * clips**2 <= free_bytes(torch.device(args.device)) / 2:
+        found["matmul"] = USUAL[negatives]
+    if args.compile and "matmul" in found:
         torch._dynamo.reset()  # or many shapes would end in one that is dynamic
         found["matmul_compiled"] = torch.compile(USUAL[negatives])
     return found
@@ -69,7 +98,7 @@ def measure(clips: int, negatives: str, gemm: float, args: argparse.Namespace) -
     device = torch.device(args.device)
     views = F.normalize(torch.randn(2, clips, args.dim, device=device), dim=-1)
     views = views.to(getattr(torch, args.dtype)).requires_grad_()
-    forms = contestants(negatives, args)
+    forms = contestants(negatives, clips, args)
     _compare(forms, views)
     a_product = 2 * clips**2 * args.dim * PAIRS[negatives]
     row: dict[str, Any] = {}
@@ -94,7 +123,7 @@ def _compare(forms: dict[str, Callable], views: Tensor) -> None:
     """No figure of a loss that is another one."""
     found = {name: _both(form, views)()[0].float() for name, form in forms.items()}
     for gradient in found.values():
-        error = (gradient - found["matmul"]).norm() / found["matmul"].norm()
+        error = (gradient - found["chunked"]).norm() / found["chunked"].norm()
         if error > (1e-4 if views.dtype == torch.float32 else 5e-2):
             raise RuntimeError(f"gradients differ by {error:.1e}")
 

@@ -146,7 +146,7 @@ def multi_view(name: str) -> Rows:
             cells += [
                 f"{1e3 * part['seconds']['ours']['median']:.2f}",
                 f"{part['ratio']:.2f}x",
-                *(f"{1e-6 * memory[which]:.1f}" for which in ("ours", "matmul")),
+                *(f"{1e-6 * memory[w]:.1f}" if w in memory else "—" for w in ("ours", "matmul")),
             ]
         rows.append(cells)
     return rows
