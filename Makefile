@@ -3,7 +3,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 INSTALLED := $(VENV)/.msclr-installed
 CPP_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-CPP_TESTS := $(wildcard tests/kernels/*/*.cpp tests/kernels/*/*.h)
+CPP_TESTS := $(wildcard tests/kernels/*/*.cpp tests/kernels/*/*.h tests/fuzz/*.cpp)
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -20,13 +20,13 @@ test: $(INSTALLED)  ## run the tests
 SANITIZED := build/sanitized
 SANITIZERS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-sanitize: $(INSTALLED)  ## run the tests of the C++ operators under AddressSanitizer and UBSan
+sanitize: $(INSTALLED)  ## run the tests of all C++ under AddressSanitizer and UBSan
 	rm -rf $(SANITIZED)
 	CFLAGS="$(SANITIZERS)" $(VENV)/bin/python setup.py --quiet build --build-lib $(SANITIZED)
 	cp -r tests csrc benchmarks pyproject.toml $(SANITIZED)
 	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. \
 	LD_PRELOAD="$$(for l in asan ubsan stdc++; do g++ -print-file-name=lib$$l.so; done | tr '\n' ' ')" \
-	$(CURDIR)/$(VENV)/bin/python -m pytest -q -p no:cacheprovider tests/kernels \
+	$(CURDIR)/$(VENV)/bin/python -m pytest -q -p no:cacheprovider tests/kernels tests/data/test_skeleton_native.py \
 	-k "not compile and not export and not ahead and not interpreted and not forty and not 31"
 
 demo: $(INSTALLED)  ## prepare, pretrain and evaluate on generated data, ends with a report page

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that wants an NVIDIA GPU, in one command and within eight minutes: build (or take the
+# Everything that wants an NVIDIA GPU, in one command of about ten minutes: build (or take the
 # libraries that are there), tests on the GPU, compute-sanitizer on small cases, every benchmark.
 #
 #   benchmarks/gpu_check.sh [OUT]        needs torch, triton, pytest and hypothesis; installs nothing

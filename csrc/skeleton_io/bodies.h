@@ -20,16 +20,10 @@ class Bodies {
 
   // A body of a frame; false where that frame has it already. The id must outlive this.
   bool add(std::string_view id, int64_t frame) {
-    const auto [found, is_new] = rows_.try_emplace(id, ids_.size());
-    const int64_t row = found->second;
-    if (is_new) {
-      ids_.push_back(id);
-      last_frame_.push_back(frame);
-    } else if (last_frame_[row] == frame) {
-      return false;
-    }
+    const size_t row = row_of(id);
+    if (last_frame_[row] == frame) return false;
     last_frame_[row] = frame;
-    listed_.push_back({row, frame});
+    listed_.push_back({int64_t(row), frame});
     return true;
   }
 
@@ -44,6 +38,22 @@ class Bodies {
     int64_t row, frame;
   };
 
+  // The row of an id, a new one for a new id.
+  size_t row_of(std::string_view id) {
+    // Frames mostly list the same bodies in the same order.
+    size_t row = next_row_ < ids_.size() ? next_row_ : 0;
+    if (row == ids_.size() || ids_[row] != id) {
+      const auto [found, is_new] = rows_.try_emplace(id, ids_.size());
+      row = found->second;
+      if (is_new) {
+        ids_.push_back(id);
+        last_frame_.push_back(-1);
+      }
+    }
+    next_row_ = row + 1;
+    return row;
+  }
+
   template <class T>
   static T* grown(std::vector<T>& values, size_t count) {
     values.resize(values.size() + count);
@@ -55,7 +65,8 @@ class Bodies {
   void copy_pixels(int64_t cell, const float* joints, Clip& clip) const;
 
   bool pixels_;
-  std::unordered_map<std::string_view, int64_t> rows_;
+  std::unordered_map<std::string_view, size_t> rows_;
+  size_t next_row_ = 0;                // after that of the body added last
   std::vector<std::string_view> ids_;  // of each row
   std::vector<int64_t> last_frame_;    // of each row
   std::vector<Listed> listed_;

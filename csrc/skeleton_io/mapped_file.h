@@ -40,7 +40,7 @@ class MappedFile {
     } else if (S_ISDIR(status.st_mode)) {
       errno = EISDIR;
       data_ = MAP_FAILED;
-    } else if (status.st_size > 0) {  // nothing cannot be mapped
+    } else if (status.st_size > 0) {  // an empty file cannot be mapped
       size_ = status.st_size;
       data_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
     }

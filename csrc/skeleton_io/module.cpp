@@ -33,38 +33,59 @@ py::tuple to_python(Clip&& clip, bool pixels) {
   return py::make_tuple(clip.ids, present, xyz, tracking, depth, color);
 }
 
-py::tuple parse_bytes(const py::bytes& data, bool pixels, bool simd) {
-  const std::string_view text = data;
+// A clip, or why there is none: text where it is no .skeleton file, else the system's error number.
+struct Result {
   Clip clip;
-  {
-    py::gil_scoped_release others_run;
-    clip = skeleton_io::parse(text, pixels, simd);
+  std::string refusal;
+  int error = 0;
+};
+
+Result parse_text(std::string_view text, bool pixels, bool simd = true) {
+  try {
+    return {skeleton_io::parse(text, pixels, simd), "", 0};
+  } catch (const skeleton_io::Refused& refused) {
+    return {{}, refused.what(), 0};
   }
-  return to_python(std::move(clip), pixels);
 }
 
-py::tuple read_file(const std::string& path, bool pixels) {
-  Clip clip;
+Result read_file(const std::string& path, bool pixels) {
+  try {
+    return parse_text(skeleton_io::MappedFile(path.c_str()).text(), pixels);
+  } catch (const std::system_error& error) {
+    return {{}, "", error.code().value()};
+  }
+}
+
+py::object to_python(Result&& result, bool pixels) {
+  if (result.error) return py::int_(result.error);
+  if (!result.refusal.empty()) return py::str(result.refusal);
+  return to_python(std::move(result.clip), pixels);
+}
+
+py::object parse_bytes(const py::bytes& data, bool pixels, bool simd) {
+  const std::string_view text = data;
+  Result result;
   {
     py::gil_scoped_release others_run;
-    const skeleton_io::MappedFile file(path.c_str());
-    clip = skeleton_io::parse(file.text(), pixels);
+    result = parse_text(text, pixels, simd);
   }
-  return to_python(std::move(clip), pixels);
+  return to_python(std::move(result), pixels);
+}
+
+py::list read_files(const std::vector<std::string>& paths, bool pixels) {
+  std::vector<Result> results;
+  {
+    py::gil_scoped_release others_run;
+    for (const std::string& path : paths) results.push_back(read_file(path, pixels));
+  }
+  py::list out;
+  for (Result& result : results) out.append(to_python(std::move(result), pixels));
+  return out;
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_skeleton_io, module) {
-  py::register_local_exception<skeleton_io::Refused>(module, "Refused", PyExc_ValueError);
-  py::register_local_exception_translator([](std::exception_ptr thrown) {
-    try {
-      if (thrown) std::rethrow_exception(thrown);
-    } catch (const std::system_error& error) {
-      errno = error.code().value();
-      PyErr_SetFromErrno(PyExc_OSError);
-    }
-  });
   module.def("parse", &parse_bytes, py::arg("data"), py::arg("pixels"), py::arg("simd") = true);
-  module.def("read", &read_file, py::arg("path"), py::arg("pixels"));
+  module.def("read", &read_files, py::arg("paths"), py::arg("pixels"));
 }

@@ -20,7 +20,7 @@ inline const char* skip_digits(const char* p, const char* end) {
   return p;
 }
 
-// The length of `word`, lower case, where [p, end) is just that in any case; else 0.
+// Whether [p, end) is just `word`, which is in lower case, in any case.
 inline bool is_word(const char* p, const char* end, const char* word) {
   for (; p < end && *word; ++p, ++word) {
     if ((*p | 0x20) != *word) return false;
@@ -31,7 +31,7 @@ inline bool is_word(const char* p, const char* end, const char* word) {
 // An unsigned number of digits, a point and an exponent that double cannot hold: infinity or 0.
 inline double out_of_range(const char* p, const char* end) {
   constexpr int64_t kFar = int64_t{1} << 40;
-  while (*p == '0') ++p;
+  while (p < end && *p == '0') ++p;
   const char* whole = p;
   p = skip_digits(p, end);
   int64_t magnitude = p - whole;  // powers of ten up to the first digit that counts

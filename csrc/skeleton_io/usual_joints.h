@@ -23,18 +23,30 @@ inline bool has_usual_joints() {
 
 // Where in a line the three numbers and the tracking state stand.
 struct UsualJoint {
-  int end[3];         // of x, y and z
-  int size[3];        // bytes of each without its sign
-  int decimals[3];    // digits behind the point
-  unsigned negative;  // a bit each
+  unsigned end[3];       // of x, y and z
+  unsigned size[3];      // bytes of each without its sign
+  unsigned decimals[3];  // digits behind the point
+  unsigned negative;     // a bit each
   unsigned tracking;
   int length;  // of the line, line feed included
+};
+
+SKELETON_IO_AVX512 inline __m512i everywhere(char c) {
+  __m512i bytes = _mm512_set1_epi8(c);
+  asm("" : "+v"(bytes));  // else GCC makes it anew for every line, a sixth of the time
+  return bytes;
+}
+
+// What stays in registers from line to line.
+struct Constants {
+  __m512i point, minus, zero, nine;
 };
 
 // Looks at 128 bytes from p. False where the line is not of the usual form: 12 fields within them,
 // x y z at the very beginning and within 64 bytes, each [-] digits . digits with no more than 16
 // bytes behind the sign, the tracking state one digit.
-SKELETON_IO_AVX512 inline bool find_usual_joint(const char* p, UsualJoint& line) {
+SKELETON_IO_AVX512 inline bool find_usual_joint(const char* p, const Constants& all,
+                                                UsualJoint& line) {
   const __m512i low = _mm512_loadu_si512(p), high = _mm512_loadu_si512(p + 64);
   // Blank is what stands in this table at the place of its own low four bits: space, \t to \r.
   const __m512i blanks = _mm512_broadcast_i32x4(
@@ -59,10 +71,9 @@ SKELETON_IO_AVX512 inline bool find_usual_joint(const char* p, UsualJoint& line)
   // The first three: digits, a point each, minus signs in front.
   const uint64_t ends = blank & ~(blank << 1), ends_y = _blsr_u64(ends), ends_z = _blsr_u64(ends_y);
   const uint64_t numbers = _blsmsk_u64(ends_z);
-  const uint64_t digit =
-      _mm512_cmple_epu8_mask(_mm512_sub_epi8(low, _mm512_set1_epi8('0')), _mm512_set1_epi8(9));
-  const uint64_t minus = _mm512_cmpeq_epi8_mask(low, _mm512_set1_epi8('-')) & begins;
-  const uint64_t points = _mm512_cmpeq_epi8_mask(low, _mm512_set1_epi8('.')) & numbers;
+  const uint64_t digit = _mm512_cmple_epu8_mask(_mm512_sub_epi8(low, all.zero), all.nine);
+  const uint64_t minus = _mm512_cmpeq_epi8_mask(low, all.minus) & begins;
+  const uint64_t points = _mm512_cmpeq_epi8_mask(low, all.point) & numbers;
   if (!(begins & 1) || !ends_z || _mm_popcnt_u64(points) != 3 ||
       (numbers & ~(digit | minus | points | blank))) {
     return false;
@@ -70,26 +81,29 @@ SKELETON_IO_AVX512 inline bool find_usual_joint(const char* p, UsualJoint& line)
   line.negative = _pext_u64(minus, begins) & 7;
   uint64_t begin = begins, end = ends, point = points;
   for (int i = 0; i < 3; ++i) {
-    const int first = int(_tzcnt_u64(begin)) + int(line.negative >> i & 1);
-    line.end[i] = int(_tzcnt_u64(end));
+    const unsigned first = unsigned(_tzcnt_u64(begin)) + (line.negative >> i & 1);
+    line.end[i] = unsigned(_tzcnt_u64(end));
     line.size[i] = line.end[i] - first;
-    line.decimals[i] = line.end[i] - int(_tzcnt_u64(point)) - 1;
-    if (line.size[i] < 2 || line.size[i] > 16 || line.decimals[i] < 0 ||
-        line.decimals[i] >= line.size[i]) {
-      return false;
-    }
+    line.decimals[i] = line.end[i] - unsigned(_tzcnt_u64(point)) - 1;
+    // As these have no sign, what would be below 0 is far above.
+    if (line.size[i] - 2 > 14 || line.decimals[i] >= line.size[i]) return false;
     begin = _blsr_u64(begin), end = _blsr_u64(end), point = _blsr_u64(point);
   }
   return true;
 }
 
-// By the number of decimals: the shuffle that closes the gap of the point in 16 bytes of which the
-// last is the last digit.
+// By size and number of decimals: the shuffle that closes the gap of the point in 16 bytes of which
+// the last is the last digit, and puts 0 before the number.
 struct CloseGap {
-  alignas(64) uint8_t order[16][16];
+  alignas(64) uint8_t order[17][16][16];
   constexpr CloseGap() : order() {
-    for (int decimals = 0; decimals < 16; ++decimals) {
-      for (int i = 1; i < 16; ++i) order[decimals][i] = i > 15 - decimals ? i : i - 1;
+    for (int size = 2; size <= 16; ++size) {
+      for (int decimals = 0; decimals < size; ++decimals) {
+        for (int i = 0; i < 16; ++i) {
+          const int from = i > 15 - decimals ? i : i - 1;
+          order[size][decimals][i] = i > 16 - size ? from : 0x80;
+        }
+      }
     }
   }
 };
@@ -104,18 +118,18 @@ SKELETON_IO_AVX512 inline __m512i load_lanes(const void* x, const void* y, const
 }
 
 // Three numbers at once, a 128-bit lane each. Reads 16 bytes up to where each ends.
-SKELETON_IO_AVX512 inline void convert(const char* p, const UsualJoint& line, float* xyz) {
+SKELETON_IO_AVX512 inline void convert(const char* p, const UsualJoint& line, const Constants& all,
+                                       float* xyz) {
   static constexpr CloseGap close_gap;
   static constexpr double powers[] = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
                                       1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
   const auto& [end, size, decimals, negative, tracking, length] = line;
   const auto& order = close_gap.order;
   __m512i text = load_lanes(p + end[0] - 16, p + end[1] - 16, p + end[2] - 16);
-  text = _mm512_shuffle_epi8(
-      text, load_lanes(order[decimals[0]], order[decimals[1]], order[decimals[2]]));
-  uint64_t digits = 0;  // bytes that hold one now
-  for (int i = 0; i < 3; ++i) digits |= uint64_t{(0xFFFFu << (17 - size[i])) & 0xFFFF} << (16 * i);
-  text = _mm512_maskz_sub_epi8(digits, text, _mm512_set1_epi8('0'));
+  text =
+      _mm512_shuffle_epi8(text, load_lanes(order[size[0]][decimals[0]], order[size[1]][decimals[1]],
+                                           order[size[2]][decimals[2]]));
+  text = _mm512_subs_epu8(text, all.zero);
 
   // From 16 digits to 8 numbers of two, to 4 of four, to 2 of eight, to one.
   const __m512i twos = _mm512_maddubs_epi16(text, _mm512_set1_epi16(1 << 8 | 10));
@@ -140,9 +154,10 @@ SKELETON_IO_AVX512 inline void convert(const char* p, const UsualJoint& line, fl
 SKELETON_IO_AVX512 inline int read_usual_joints(const char*& p, const char* end, int most,
                                                 float* xyz, uint8_t* tracking) {
   int read = 0;
+  const Constants all{everywhere('.'), everywhere('-'), everywhere('0'), everywhere(9)};
   for (UsualJoint line; read < most && end - p >= 128; ++read) {
-    if (!find_usual_joint(p, line)) break;
-    convert(p, line, xyz + 3 * read);
+    if (!find_usual_joint(p, all, line)) break;
+    convert(p, line, all, xyz + 3 * read);
     tracking[read] = static_cast<uint8_t>(line.tracking);
     p += line.length;
   }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.data import read as read_benchmark
 from msclr.data.skeleton import plain
 from msclr.data.skeleton.clip import Skeleton, id_array
 from msclr.data.skeleton.read import native
 from msclr.errors import InputError
 from tests.data import skeleton_files as files
 
-CORPUS = sorted((Path(__file__).parents[1] / "fuzz" / "corpus").iterdir())
+CORPUS_FOLDER = Path(__file__).parents[1] / "fuzz" / "corpus"
+CORPUS = sorted(CORPUS_FOLDER.iterdir())
 needs_native = pytest.mark.skipif(native is None, reason="the compiled reader is not built")
 
 
@@ -35,10 +37,10 @@ def of_python(data: bytes, pixels: bool):
 
 
 def of_native(data: bytes, pixels: bool, simd: bool):
-    try:
-        ids, *arrays = native.parse(data, pixels, simd)
-    except native.Refused as error:
-        return f"clip:{error}"
+    result = native.parse(data, pixels, simd)
+    if isinstance(result, str):
+        return f"clip:{result}"
+    ids, *arrays = result
     return bits(Skeleton(id_array(ids), *arrays))
 
 
@@ -73,7 +75,9 @@ def test_a_file_cut_anywhere():
 
 
 @needs_native
-@pytest.mark.parametrize("text", files.NUMBERS + files.NO_NUMBERS)
+@pytest.mark.parametrize(
+    "text", files.NUMBERS + files.NO_NUMBERS, ids=lambda text: ascii(text)[:30]
+)
 def test_numbers_and_no_numbers(text):
     joints = files.with_numbers(files.one_person(1), [text]).encode()
     assert_same(joints)
@@ -141,12 +145,24 @@ def test_the_corpus_is_there():
     assert len(CORPUS) > 20
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
+def test_the_fuzzer_compiles():
+    """Not run here: its head says how."""
+    source = CORPUS_FOLDER.parent / "skeleton_fuzz.cpp"
+    for own_driver in ([], ["-DLIBFUZZER"]):
+        command = ["g++", "-std=c++20", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+        subprocess.run([*command, *own_driver, source], check=True)
+
+
 @needs_native
-def test_any_place_in_memory():
-    """Reads go in blocks of 64 and 128 bytes: their seams fall everywhere."""
-    usual = files.one_person(2)
-    for blanks in range(130):
-        assert_same((usual[:2] + " " * blanks + usual[2:]).encode())
+def test_fields_across_the_seams():
+    """A line is looked at in blocks of 64 and 128 bytes: fields begin and end around them."""
+    usual = files.one_person(1).split("\n")
+    for width in range(1, 130):
+        for fields in (11, 12, 13):
+            rest = ["9" * width, *"0" * (fields - 5)]
+            for joint in (" ".join(["1.5", "-2.25", "0.125", *rest, "2"]), " " * width + usual[5]):
+                assert_same("\n".join([*usual[:5], joint, *usual[6:]]).encode())
 
 
 @needs_native
@@ -174,7 +190,6 @@ print(read_skeleton({str(path)!r}).present.sum())
 
 
 @needs_native
-def test_with_the_module_nothing_is_logged(caplog):
-    with caplog.at_level(logging.DEBUG):
-        native.parse(b"0", False)
-    assert not caplog.records
+def test_the_readers_of_the_benchmark_agree(tmp_path):
+    (path,) = files.write_tree(tmp_path, files.clip_names(1), frames=3)
+    read_benchmark.check(path)

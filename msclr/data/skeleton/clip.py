@@ -31,5 +31,7 @@ class Skeleton:
 
 def id_array(ids: Sequence[str]) -> np.ndarray:
     """Body ids, digits without leading zeros, as (P,) uint64, or as text where one is too large."""
-    fit = all(len(text) < 20 or (len(text) == 20 and int(text) < 2**64) for text in ids)
-    return np.array([int(text) for text in ids], np.uint64) if fit else np.array(ids, np.str_)
+    try:
+        return np.array([int(text) for text in ids], np.uint64)
+    except (OverflowError, ValueError):  # the second of int(), past 4,300 digits
+        return np.array(ids, np.str_)

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Literal
 
 from msclr.errors import InputError
 
@@ -23,7 +22,7 @@ except ImportError as error:
     native = None
     logger.debug(".skeleton files are read in Python, the compiled reader is not here: %s", error)
 
-_Refused = native.Refused if native else ()  # the compiled reader's; nothing where it is not here
+_BATCH = 16  # files that a thread reads before others learn of it: one takes it but 0.1 ms
 
 
 def read_skeleton(path: str | os.PathLike[str], *, pixels: bool = False) -> Skeleton:
@@ -42,63 +41,73 @@ def read_skeleton(path: str | os.PathLike[str], *, pixels: bool = False) -> Skel
             number, a body twice in a frame, text after the last frame. Also where it cannot be
             opened.
     """
-    try:
-        if native is None:
-            with open(path, "rb") as file:
-                return plain.parse(file.read(), os.fsdecode(path), pixels)
-        return _skeleton(native.read(os.fsencode(path), pixels))
-    except OSError as error:
-        name = os.fsdecode(path)
-        raise InputError(f"{name}: {error.strerror}; wanted a .skeleton file") from error
-    except _Refused as error:
-        raise InputError(f"{os.fsdecode(path)}:{error}") from None
+    (clip,) = _read([path], pixels)
+    if isinstance(clip, InputError):
+        raise clip
+    return clip
 
 
 def parse_skeleton(data: bytes, name: str, *, pixels: bool = False) -> Skeleton:
     """`read_skeleton` for a file in memory, say one out of a zip; ``name`` is for messages."""
     if native is None:
         return plain.parse(data, name, pixels)
-    try:
-        return _skeleton(native.parse(data, pixels))
-    except _Refused as error:
-        raise InputError(f"{name}:{error}") from None
+    clip = _clip(native.parse(data, pixels), name)
+    if isinstance(clip, InputError):
+        raise clip
+    return clip
 
 
 def read_skeletons(
     paths: Iterable[str | os.PathLike[str]],
     *,
     threads: int | None = None,
-    errors: Literal["raise", "yield"] = "raise",
+    keep_going: bool = False,
     pixels: bool = False,
 ) -> Iterator[Skeleton | InputError]:
     """Read many ``.skeleton`` files, in the order given; a few are read ahead, never all.
 
     Args:
         paths: the files.
-        threads: that read at once (default: as many as there are cores for this process).
-        errors: what becomes of a file that cannot be read: its InputError is raised, which ends
-            the reading, or yielded in the place of the clip.
+        threads: that read at once (default: one a core).
+        keep_going: yield the InputError of a file that cannot be read, in the place of its clip;
+            else it is raised, which ends the reading.
         pixels: as in `read_skeleton`.
     """
-
-    def read(path: str | os.PathLike[str]) -> Skeleton | InputError:
-        try:
-            return read_skeleton(path, pixels=pixels)
-        except InputError as error:
-            return error
-
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or os.cpu_count() or 1
     remaining = iter(paths)
+    batches = iter(lambda: list(islice(remaining, _BATCH)), [])
     with ThreadPoolExecutor(threads) as pool:
-        ahead = deque(pool.submit(read, path) for path in islice(remaining, 4 * threads))
+        ahead = deque(pool.submit(_read, batch, pixels) for batch in islice(batches, 2 * threads))
         while ahead:
-            clip = ahead.popleft().result()
-            ahead.extend(pool.submit(read, path) for path in islice(remaining, 1))
-            if isinstance(clip, InputError) and errors == "raise":
-                raise clip
-            yield clip
+            for clip in ahead.popleft().result():
+                if isinstance(clip, InputError) and not keep_going:
+                    raise clip
+                yield clip
+            ahead.extend(pool.submit(_read, batch, pixels) for batch in islice(batches, 1))
 
 
-def _skeleton(read: tuple) -> Skeleton:
-    ids, *arrays = read
+def _read(paths: list[str | os.PathLike[str]], pixels: bool) -> list[Skeleton | InputError]:
+    if native is None:
+        return [_read_in_python(path, pixels) for path in paths]
+    results = native.read([os.fsencode(path) for path in paths], pixels)
+    return [_clip(result, path) for result, path in zip(results, paths, strict=True)]
+
+
+def _read_in_python(path: str | os.PathLike[str], pixels: bool) -> Skeleton | InputError:
+    try:
+        with open(path, "rb") as file:
+            return plain.parse(file.read(), os.fsdecode(path), pixels)
+    except OSError as error:
+        return _clip(error.errno, path)
+    except InputError as error:
+        return error
+
+
+def _clip(result: tuple | str | int, path: str | os.PathLike[str]) -> Skeleton | InputError:
+    """A clip out of the compiled reader's arrays, its refusal or the system's error number."""
+    if isinstance(result, str):
+        return InputError(f"{os.fsdecode(path)}:{result}")
+    if isinstance(result, int):
+        return InputError(f"{os.fsdecode(path)}: {os.strerror(result)}; wanted a .skeleton file")
+    ids, *arrays = result
     return Skeleton(id_array(ids), *arrays)
