@@ -28,7 +28,8 @@ def choose(
     if backend is None:
         names = _DEFAULTS.get(device.type, ("reference",))
         return next(implementations[name] for name in names if name in implementations)
-    if problem := backends().get(backend):
+    # What is being traced cannot look at files and devices; the operator then fails by itself.
+    if not torch.compiler.is_compiling() and (problem := backends().get(backend)):
         raise ValueError(f"backend {backend!r} of {op} cannot run here: {problem}")
     if backend not in implementations:
         raise ValueError(

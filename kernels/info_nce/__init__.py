@@ -93,9 +93,10 @@ def multi_view_info_nce(
             clips; candidates then come from all ranks, and the loss and its gradients, once
             averaged over the ranks, are those of one process with the whole batch. The bank and
             the other arguments are each rank's own.
-        backend: "cpu" or "reference" (see :func:`msclr.kernels.backends`), or None for the fastest
-            that can run here. "cpu" keeps no similarities: its memory is O(P B D), on W ranks
-            O(W P B D), and its results depend neither on the number of threads nor on timing.
+        backend: "cpu", "triton" or "reference" (see :func:`msclr.kernels.backends`), or None for
+            the fastest that can run here. "cpu" and "triton" keep no similarities: their memory is
+            O(P B D), on W ranks O(W P B D), and their results depend neither on the number of
+            threads nor on timing. "triton" takes a D of up to 512.
 
     Returns:
         The loss, a scalar; float32 for half-precision inputs. Gradients flow to views, bank and

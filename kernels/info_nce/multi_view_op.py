@@ -1,10 +1,12 @@
 """The operator of multi-view InfoNCE: fake tensors and autograd.
 
-``msclr::multi_view_info_nce`` is compiled (csrc/: its schema, and code for CPU tensors).
+``msclr::multi_view_info_nce`` is compiled (csrc/: its schema, and code for CPU tensors);
+``msclr::multi_view_info_nce_triton`` is the same operator in Triton, and needs no compiler.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +15,22 @@ from torch import Tensor
 from msclr.kernels._backend import load_library
 
 COMPILED = "multi_view_info_nce"
+TRITON = "multi_view_info_nce_triton"
 BACKENDS = {"cpu": COMPILED} if load_library() else {}  # backend -> operator, if callable here
+if importlib.util.find_spec("triton") is not None:
+    BACKENDS["triton"] = TRITON
+
+# As in csrc/library.cpp.
+_SCHEMA = (
+    "(Tensor views, Tensor temperature, int[] pairs, Tensor? candidates, int first, Tensor? bank, "
+    "bool all_views) -> (Tensor, Tensor, Tensor)"
+)
+_BACKWARD_SCHEMA = (
+    "(Tensor grad, Tensor views, Tensor temperature, int[] pairs, Tensor? candidates, int first, "
+    "Tensor? bank, bool all_views, Tensor negatives, Tensor positives, bool want_views, "
+    "bool want_temperature, bool want_candidates, bool want_bank) "
+    "-> (Tensor, Tensor, Tensor, Tensor)"
+)
 
 
 def multi_view_info_nce(
@@ -81,5 +98,28 @@ def _differentiable(name: str) -> None:
     torch.library.register_autograd(f"msclr::{name}", gradients, setup_context=_save)
 
 
+def _define_triton() -> None:
+    """The kernels are imported, and with them Triton, at the first call."""
+
+    def forward(*arguments):
+        from msclr.kernels.info_nce import multi_view_triton
+
+        return multi_view_triton.forward(*arguments)
+
+    def backward(*arguments):
+        from msclr.kernels.info_nce import multi_view_triton
+
+        return multi_view_triton.backward(*arguments)
+
+    for name, schema, run in (
+        (TRITON, _SCHEMA, forward),
+        (f"{TRITON}_backward", _BACKWARD_SCHEMA, backward),
+    ):
+        torch.library.define(f"msclr::{name}", schema)
+        torch.library.impl(f"msclr::{name}", ("cpu", "cuda"), run)
+
+
+if "triton" in BACKENDS:
+    _define_triton()
 for _name in set(BACKENDS.values()):
     _differentiable(_name)

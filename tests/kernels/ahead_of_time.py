@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from unittest import mock
 
@@ -28,7 +29,11 @@ class Program:
     shared: int  # bytes of shared memory
     registers: int  # a thread
     stack: int  # bytes of local memory a thread: more than 0 where registers did not suffice
-    sass: str
+    cubin: bytes
+
+    @cached_property
+    def sass(self) -> str:
+        return _tool("nvdisasm", self.cubin)
 
     def count(self, instruction: str) -> int:
         """How often an instruction, a regular expression, stands in the machine code."""
@@ -81,16 +86,17 @@ def _launches(capability: int, take: Callable) -> Iterator[None]:
 
 
 def _examine(kernel: triton.compiler.CompiledKernel) -> Program:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
-        file.flush()
-        usage = _tool("cuobjdump", "-res-usage", file.name)
-        sass = _tool("nvdisasm", file.name)
+    cubin = kernel.asm["cubin"]
+    usage = _tool("cuobjdump", cubin, "-res-usage")
     registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
-    return Program(kernel.metadata.name, kernel.metadata.shared, registers, stack, sass)
+    return Program(kernel.metadata.name, kernel.metadata.shared, registers, stack, cubin)
 
 
-def _tool(name: str, *arguments: str) -> str:
-    """What one of the programs prints that come with Triton."""
+def _tool(name: str, cubin: bytes, *options: str) -> str:
+    """What one of the programs that come with Triton prints of machine code."""
     program = Path(nvidia.__file__).parent / "bin" / name
-    return subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [program, *options, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -82,10 +82,12 @@ def test_the_op_is_one_node_for_compile_and_export():
     assert sum("msclr.multi_view_info_nce" in name for name in names) == 1
 
 
-def test_a_plain_number_as_temperature_compiles():
+@pytest.mark.parametrize("backend", [None, "cpu", "reference"])
+def test_a_plain_number_as_temperature_compiles(backend):
     views, *_ = inputs()
     run = torch.compile(kernels.multi_view_info_nce, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(run(views, 0.1), kernels.multi_view_info_nce(views, 0.1))
+    expected = kernels.multi_view_info_nce(views, 0.1)
+    torch.testing.assert_close(run(views, 0.1, backend=backend), expected)
 
 
 def test_the_op_may_be_used_twice_in_one_graph():

@@ -1,0 +1,417 @@
+"""multi_view_info_nce in Triton: numbers on a GPU or in the interpreter, and programs as compiled.
+
+Without a GPU the tests of numbers run in a process of their own: Triton reads TRITON_INTERPRET when
+a program is defined.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from msclr.kernels import _backend, backends, multi_view_info_nce
+from msclr.kernels._backend import interpreted
+
+pytest.importorskip("triton")
+from msclr.kernels.info_nce import (  # noqa: E402
+    multi_view_op,
+    multi_view_plan,
+    multi_view_reference,
+    multi_view_triton,
+)
+from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
+
+DEVICE = "cpu" if interpreted() else "cuda"
+HERE = Path(__file__)
+NEAR, FAR = 0.2, 0.01  # temperatures: whether exp(similarity / T) is far from overflow
+# Of the largest value of a gradient: weights are rounded, and it is. The worst seen of the cases
+# below: 8e-15, 7e-6, 6e-4 and 9e-3; of the loss 2e-7.
+ERROR = {torch.float64: 1e-13, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+numbers = pytest.mark.skipif(bool(backends()["triton"]), reason=backends()["triton"])
+compiled = pytest.mark.skipif(interpreted(), reason="runs in the other process")
+
+
+@pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
+def test_the_numbers_are_right_in_the_interpreter():
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", str(HERE), "-q", "-p", "no:cacheprovider"],
+        cwd=HERE.parents[2],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 35, done.stdout[-5000:]
+
+
+def arguments(views, clips, dim, bank=None, dtype=torch.float32, seed=0):
+    """Views and bank on the device, of norm 1 before they are rounded."""
+    g = torch.Generator().manual_seed(seed)
+    shapes = (views, clips, dim), None if bank is None else (bank, dim)
+    return [
+        s and F.normalize(torch.randn(s, generator=g), dim=-1).to(DEVICE, dtype) for s in shapes
+    ]
+
+
+def loss_and_gradients(backend, tensors, temperature=NEAR, number=None, **options):
+    """Loss, and of 1.7 of it the gradients of temperature, views and bank, all in float64."""
+    leaves = [
+        None if t is None else t.detach().to(number or t.dtype).requires_grad_() for t in tensors
+    ]
+    scalar = torch.tensor(temperature, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    loss = multi_view_info_nce(leaves[0], scalar, bank=leaves[1], backend=backend, **options)
+    wanted = [scalar, *(t for t in leaves if t is not None and t.numel())]
+    return [t.detach().cpu().double() for t in (loss, *torch.autograd.grad(1.7 * loss, wanted))]
+
+
+def assert_is_the_formula(tensors, temperature=NEAR, **options):
+    found = loss_and_gradients("triton", tensors, temperature, **options)
+    expected = loss_and_gradients("reference", tensors, temperature, torch.float64, **options)
+    error = ERROR[tensors[0].dtype]
+    # The loss has the roundings of float32 alone, whatever the inputs.
+    assert abs(found[0] - expected[0]) <= min(error, 5e-7) * max(1, expected[0])
+    for gradient, right in zip(found[1:], expected[1:], strict=True):
+        assert (gradient - right).abs().max() <= error * right.abs().max().clamp(min=1e-3)
+
+
+# views, clips, columns, rows of the bank
+SHAPES = {
+    "a few": (2, 5, 16, None),
+    "bank": (3, 7, 40, 37),
+    "tiles": (2, 70, 3, 40),
+    "one row": (2, 2, 1, 1),
+}
+PAIRS = {"all": None, "one": [(1, 0)], "some twice": [(0, 1), (1, 0), (0, 1)]}
+
+
+@numbers
+@pytest.mark.parametrize(
+    ("shape", "dtype", "pairs", "negatives", "temperature"),
+    [
+        *product(["a few"], [torch.float32], ["all"], ["view", "batch"], [NEAR, FAR]),
+        ("one row", torch.float32, "all", "view", NEAR),
+        ("bank", torch.float32, "all", "batch", FAR),
+        ("tiles", torch.float32, "one", "view", FAR),
+        ("tiles", torch.float32, "all", "batch", NEAR),
+        *product(["a few"], [torch.float64], ["one", "some twice"], ["view", "batch"], [NEAR]),
+        ("bank", torch.float64, "one", "view", NEAR),
+        ("bank", torch.float64, "some twice", "batch", FAR),
+        ("bank", torch.bfloat16, "all", "batch", NEAR),
+        ("bank", torch.bfloat16, "all", "view", FAR),
+        ("bank", torch.float16, "all", "view", NEAR),
+        ("bank", torch.float16, "all", "batch", FAR),
+    ],
+    ids=str,
+)
+def test_loss_and_gradients_are_the_formula(shape, dtype, pairs, negatives, temperature):
+    tensors = arguments(*SHAPES[shape], dtype)
+    assert_is_the_formula(tensors, temperature, pairs=PAIRS[pairs], negatives=negatives)
+
+
+@numbers
+@pytest.mark.parametrize(("negatives", "temperature"), [("view", NEAR), ("batch", FAR)])
+def test_several_tiles_and_regions_are_the_formula(negatives, temperature):
+    """Of whole tiles, partial ones, and those that hold an anchor's own clip, all there are."""
+    tensors = arguments(2, 200, 16, 70, torch.bfloat16)
+    assert_is_the_formula(tensors, temperature, negatives=negatives)
+
+
+@numbers
+@pytest.mark.parametrize(
+    ("clips", "first", "others", "pairs", "negatives", "temperature"),
+    [
+        (3, 2, 7, "one", "view", FAR),
+        (3, 2, 7, "one", "batch", NEAR),
+        (3, 0, 3, "some twice", "batch", NEAR),
+        (20, 17, 40, "some twice", "view", NEAR),
+        (20, 17, 40, "some twice", "batch", FAR),
+    ],
+)
+def test_candidates_of_all_clips_are_the_reference(
+    clips, first, others, pairs, negatives, temperature
+):
+    views, bank = arguments(2, clips, 4, 3, torch.float64)
+    candidates, _ = arguments(2, others, 4, dtype=torch.float64, seed=1)
+    scalar = torch.tensor(temperature, dtype=torch.float64, device=DEVICE)
+    leaves = [t.requires_grad_() for t in (views, scalar, candidates, bank)]
+
+    def run(function, *name):
+        loss = function(*name, views, scalar, bank, PAIRS[pairs], negatives, candidates, first)
+        return loss, *torch.autograd.grad(loss, leaves)
+
+    expected = run(multi_view_reference.multi_view_info_nce)
+    found = run(multi_view_op.multi_view_info_nce, multi_view_op.TRITON)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@numbers
+def test_splits_change_nothing_beyond_rounding(monkeypatch):
+    tensors = arguments(2, 70, 5, 80)
+    found = []
+    for programs in (1, 40):
+        monkeypatch.setattr(multi_view_triton, "_programs", lambda _, n=programs: n)
+        found.append(loss_and_gradients("triton", tensors, negatives="batch"))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-7)
+    assert not torch.equal(found[1][2], found[0][2]), "nothing was split"
+
+
+@numbers
+@pytest.mark.parametrize(
+    ("negatives", "temperature", "pairs"),
+    [("view", FAR, [(0, 1)]), ("batch", NEAR, None)],
+)
+def test_dirty_scratch_memory_changes_nothing(negatives, temperature, pairs, monkeypatch):
+    tensors = arguments(2, 70, 5, 40)
+    options = {"negatives": negatives, "pairs": pairs}
+    clean = loss_and_gradients("triton", tensors, temperature, **options)
+    monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
+    assert torch.empty(1).isnan()
+    dirty = loss_and_gradients("triton", tensors, temperature, **options)
+    assert all(torch.equal(a, b) for a, b in zip(clean, dirty, strict=True))
+
+
+def poisoned(make):
+    def run(*arguments, **options):
+        made = make(*arguments, **options)
+        return made.fill_(torch.nan) if made.is_floating_point() else made
+
+    return run
+
+
+@numbers
+def test_a_clip_alone_has_nothing_to_be_told_from():
+    tensors = arguments(3, 1, 4)
+    for negatives in ("view", "batch"):
+        loss, *gradients = loss_and_gradients("triton", tensors, negatives=negatives)
+        assert loss == 0
+        assert not any(g.any() for g in gradients)
+
+
+@numbers
+@pytest.mark.parametrize("negatives", ["view", "batch"])
+def test_logits_of_ten_thousand_stay_exact(negatives):
+    """In steps of 1/64, so that float32 holds similarities without a rounding."""
+    tensors = [10 * (t * 64).round() / 64 for t in arguments(2, 20, 16, 9)]
+    views, bank = tensors
+    assert (views[0] @ views[1].T).abs().max() / FAR > 3e3
+    found = loss_and_gradients("triton", tensors, FAR, negatives=negatives)
+    expected = loss_and_gradients("reference", tensors, FAR, torch.float64, negatives=negatives)
+    assert abs(found[0] - expected[0]) <= 1e-6 * expected[0]
+    # The saved log-sum-exp is rounded: of 1e4 that is 5e-4 of a weight.
+    for gradient, right in zip(found[1:], expected[1:], strict=True):
+        assert (gradient - right).abs().max() <= 2e-3 * right.abs().max()
+
+
+@numbers
+def test_huge_and_tiny_rows_stay_finite():
+    views, bank = arguments(2, 20, 16, 9)
+    views[:, 3] *= 100  # a logit of 1e6
+    views[:, 4] *= 1e-20
+    views[:, 5] = 0
+    assert all(g.isfinite().all() for g in loss_and_gradients("triton", [views, bank], FAR))
+
+
+@numbers
+def test_a_loss_of_almost_nothing_keeps_its_digits():
+    """Positives far above all else: log-sum-exp and positive differ by less than their rounding."""
+    views = torch.eye(4, device=DEVICE).repeat(2, 1, 1)
+    for temperature in (0.05, 0.04):
+        loss = multi_view_info_nce(views, temperature, backend="triton")
+        expected = math.log1p(3 * math.exp(-1 / temperature))
+        assert math.isclose(loss.item(), expected, rel_tol=1e-5)
+
+
+@numbers
+def test_nan_comes_out():
+    views, bank = arguments(3, 6, 4, 5)
+    views[1, 2, 3] = torch.nan
+    loss, _, gradient, _ = loss_and_gradients("triton", [views, bank])
+    assert loss.isnan()
+    assert gradient.isnan().any()
+
+
+@numbers
+def test_any_strides():
+    plain = views, bank = arguments(2, 9, 6, 11)
+    expected = loss_and_gradients("triton", plain, negatives="batch")
+    for z, b in (
+        (views.permute(2, 0, 1).contiguous().permute(1, 2, 0), bank.T.contiguous().T),
+        (views.repeat(1, 2, 1)[:, :9], bank.repeat(1, 2)[:, 6:]),
+    ):
+        assert not z.is_contiguous()
+        assert not b.is_contiguous()
+        leaves = [z.detach().requires_grad_(), b.detach().requires_grad_()]
+        loss = multi_view_info_nce(
+            leaves[0], NEAR, bank=leaves[1], negatives="batch", backend="triton"
+        )
+        found = [loss.detach(), *torch.autograd.grad(1.7 * loss, leaves)]
+        for a, e in zip(found, [expected[0], *expected[2:]], strict=True):
+            torch.testing.assert_close(a.cpu().double(), e)
+
+
+@numbers
+def test_float32_views_may_meet_a_half_precision_bank():
+    views, bank = arguments(2, 5, 6, 7)
+    mixed = loss_and_gradients("triton", [views, bank.bfloat16()])
+    wide = loss_and_gradients("triton", [views, bank.bfloat16().float()])
+    torch.testing.assert_close(mixed[:3], wide[:3])
+    torch.testing.assert_close(mixed[3], wide[3], rtol=2**-7, atol=0)
+
+
+@numbers
+def test_an_empty_bank_is_none():
+    views, bank = arguments(2, 5, 6, 0)
+    loss = multi_view_info_nce(views, bank=bank.requires_grad_(), backend="triton")
+    assert loss == multi_view_info_nce(views, backend="triton")
+    loss.backward()
+    assert bank.grad.shape == (0, 6)
+
+
+@numbers
+@pytest.mark.parametrize("wanted", range(3), ids=["views", "temperature", "bank"])
+def test_one_gradient_alone_is_that_of_all(wanted):
+    views, bank = arguments(2, 9, 6, 7)
+    scalar = torch.tensor(NEAR, dtype=torch.float64)
+
+    def run(places):
+        leaves = [t.detach().clone() for t in (views, scalar, bank)]
+        for place in places:
+            leaves[place].requires_grad_()
+        loss = multi_view_info_nce(leaves[0], leaves[1], bank=leaves[2], backend="triton")
+        return torch.autograd.grad(loss, [leaves[place] for place in places])
+
+    assert torch.equal(run([wanted])[0], run(range(3))[wanted])
+
+
+@numbers
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_no_further_off_than_plain_pytorch(dtype):
+    tensors = arguments(2, 60, 40, None, dtype)
+    exact = loss_and_gradients("reference", tensors, 0.07, torch.float64)
+    ours = loss_and_gradients("triton", tensors, 0.07)
+    views = tensors[0].requires_grad_()
+    temperature = torch.tensor(0.07, device=DEVICE, requires_grad=True)
+    logits = views[0] @ views[1].T / temperature.to(dtype)
+    clips = torch.arange(60, device=DEVICE)
+    loss = (F.cross_entropy(logits, clips) + F.cross_entropy(logits.T, clips)) / 2
+    plain = [loss, *torch.autograd.grad(1.7 * loss, [temperature, views])]
+    for found, by_pytorch, expected in zip(ours, plain, exact, strict=True):
+        error, allowed = (
+            (x.detach().cpu().double() - expected).square().mean().sqrt()
+            for x in (found, by_pytorch)
+        )
+        assert error <= 1.1 * allowed
+
+
+@numbers
+def test_small_weights_survive_float16():
+    """Negatives have a weight of 2e-9 each: were it a number of float16, it would be 0."""
+    views = torch.eye(8, dtype=torch.float16, device=DEVICE).repeat(2, 1, 1)
+
+    def gradient(backend, views):
+        loss = multi_view_info_nce(views.requires_grad_(), 0.05, backend=backend)
+        return torch.autograd.grad(2.0**16 * loss, views)[0].double()
+
+    expected = gradient("reference", views.detach().double())
+    torch.testing.assert_close(gradient("triton", views), expected, rtol=2e-3, atol=6e-8)
+
+
+@numbers
+def test_the_op_is_a_proper_one():
+    views, bank = (t.requires_grad_() for t in arguments(2, 3, 4, 5))
+    scalar = torch.tensor(0.2, requires_grad=True)
+    candidates = arguments(2, 7, 4, seed=1)[0].requires_grad_()
+    operator = torch.ops.msclr.multi_view_info_nce_triton
+    torch.library.opcheck(operator, (views, scalar, [0, 1, 1, 0], candidates, 4, bank, True))
+
+
+@numbers
+def test_it_compiles_as_one_node(monkeypatch):
+    monkeypatch.setitem(_backend._DEFAULTS, DEVICE, ("triton",))
+    leaves = [t.requires_grad_() for t in arguments(2, 3, 4, 5)]
+
+    def run(views, bank):
+        return 2 * multi_view_info_nce(views, 0.1, bank=bank)
+
+    expected = run(*leaves)
+    assert "triton" in expected.grad_fn.next_functions[0][0].name()
+    found = torch.compile(run, fullgraph=True, backend="aot_eager")(*leaves)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(loss, leaves) for loss in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+@numbers
+def test_what_does_not_fit_is_named():
+    with pytest.raises(ValueError, match=r"^views\b.*512.*513.*backend='reference'"):
+        multi_view_info_nce(arguments(2, 2, 513)[0], backend="triton")
+
+
+@compiled
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("all_views", [False, True])
+@pytest.mark.parametrize("pairs", [(0, 1), (0, 1, 1, 0), (0, 1, 1, 2, 2, 1), (2, 0, 2, 1)])
+@pytest.mark.parametrize("programs", [1, 7, 100])
+def test_regions_hold_every_similarity_once(programs, pairs, all_views, shared):
+    meetings = multi_view_plan.Meetings(pairs, 3, all_views)
+    clips = 30 if shared else 45
+    sizes = multi_view_plan.Sizes(30, clips, 20, 8, programs)
+    regions = multi_view_plan.regions(meetings, shared, sizes, torch.device("cpu"))
+    counts, places, splits = regions.counts.tolist(), Counter(), Counter()
+    for table, bank in ((regions.of_clips, False), (regions.of_bank, True)):
+        for i, j, a, a_end, b, b_end, split, other in table.tolist():
+            assert bank == (j == 3)
+            places.update((i, r, j, c) for r in range(a, a_end) for c in range(b, b_end))
+            splits.update((i, r, j, split) for r in range(a, a_end))
+            if other >= 0:
+                places.update((j, c, i, r) for r in range(a, a_end) for c in range(b, b_end))
+                splits.update((j, c, i, other) for c in range(b, b_end))
+    expected = [
+        (i, r, j, c)
+        for i in meetings.anchors
+        for j in [*meetings.met_by(i), 3]
+        for r in range(30)
+        for c in range(20 if j == 3 else clips)
+    ]
+    assert places == Counter(expected)
+    ends = {(i, r, j) for i, r, j, _ in expected}
+    assert splits == Counter((*end, s) for end in ends for s in range(counts[end[0]][end[2]]))
+    assert regions.splits >= max(map(max, counts))
+
+
+def launch_all(dtype, dim):
+    """Forward, and backward with every gradient, of which only launches matter."""
+    views = torch.zeros(2, 4096, dim, dtype=dtype)
+    call = views, torch.tensor(0.07, dtype=torch.float64), [0, 1, 1, 0], None, 0, None, False
+    loss, *saved = multi_view_triton.forward(*call)
+    multi_view_triton.backward(loss, *call, *saved, True, True, False, False)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("capability", "dtype", "dim"),
+    [*product([80, 90], [torch.bfloat16], [128, 256]), (90, torch.float32, 128)],
+    ids=str,
+)
+def test_programs_keep_to_registers_shared_memory_and_tensor_cores(capability, dtype, dim):
+    programs = compile_launches(capability, lambda: launch_all(dtype, dim))
+    names = "region_sums", "losses", "anchor_factors", "gradient_sums", "gradients"
+    assert tuple(p.name for p in programs) == names
+    for program in programs:
+        assert program.stack == 0, f"{program.name} spills"
+        assert program.shared <= SHARED_BYTES[capability], program.name
+        instruction = {80: "HMMA", 90: "HGMMA"}[capability]
+        on_tensor_cores = program.count(rf"{instruction}[\w.]*") > 0
+        wanted = program.name.endswith("_sums") and dtype == torch.bfloat16
+        assert on_tensor_cores == wanted, program.name
