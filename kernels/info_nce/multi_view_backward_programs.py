@@ -25,7 +25,7 @@ from msclr.kernels.info_nce.multi_view_programs import (
     _softplus,
     _split_tiles,
 )
-from msclr.kernels.info_nce.triton_programs import LOG2_E, _load_rows, _products_in_pieces
+from msclr.kernels.info_nce.triton_common import LOG2_E, load_rows, products_in_pieces
 
 # Weights p <= 1 times 2^14, so that float16 keeps those of 2^-28 in full; two fit its range.
 SCALE_LOG2 = tl.constexpr(14.0)
@@ -237,7 +237,7 @@ def _add_tile(
         met = _load_tile(right, right_stride, start, rights, d, dim, MASKED, OPERAND, BLOCK_N)
         s = tl.dot(kept, tl.trans(met), s, PRECISION, out_dtype=SUM)
     else:
-        s = _products_in_pieces(
+        s = products_in_pieces(
             left, left_stride, r, rows, right, right_stride, c, rights, dim, s,
             OPERAND, PRECISION, BLOCK_D,
         )  # fmt: skip
@@ -268,7 +268,7 @@ def _add_tile(
     grown = ()
     for i in tl.static_range(PIECES):
         if PIECES > 1:
-            met = _load_rows(right, right_stride, c, c < rights, i * BLOCK_D + d, dim, OPERAND)
+            met = load_rows(right, right_stride, c, c < rights, i * BLOCK_D + d, dim, OPERAND)
         grown = grown + (tl.dot(rounded, met, acc[i], PRECISION, out_dtype=SUM),)
     return grown, product
 
@@ -321,7 +321,7 @@ def gradients(
         acc = tl.zeros((BLOCK_B, BLOCK_D), SUM)
         for split in range(splits):
             part = sums + (split * tl.num_programs(1) + target) * rows * dim
-            acc += _load_rows(part, dim, r, exist, d, dim, SUM)
+            acc += load_rows(part, dim, r, exist, d, dim, SUM)
         acc = acc / SCALE
         if AS_ANCHORS or AS_KEYS:
             for other in range(views):
@@ -337,13 +337,13 @@ def gradients(
                             meet,
                         )  # fmt: skip
                     keys = others + tl.full((), other, tl.int64) * clips * dim
-                    key = _load_rows(keys, dim, r + own, meet, d, dim, SUM)
+                    key = load_rows(keys, dim, r + own, meet, d, dim, SUM)
                     acc -= tl.where(meet, pull, 0)[:, None] * key
         acc = acc * scale
         made = acc.to(gradient.dtype.element_ty)
         at = (target * rows + r)[:, None] * dim + d[None, :]
         tl.store(gradient + at, made, mask=exist[:, None] & (d < dim)[None, :])
-        row = _load_rows(
+        row = load_rows(
             targets + target * rows * target_stride, target_stride, r, exist, d, dim, SUM
         )
         product += tl.sum(row * acc, 1)

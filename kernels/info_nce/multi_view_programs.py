@@ -28,7 +28,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from msclr.kernels.info_nce.triton_programs import LOG2_E, _load_rows, _products_in_pieces
+from msclr.kernels.info_nce.triton_common import LOG2_E, load_rows, products_in_pieces
 
 NEAR = tl.constexpr(96.0)
 NOWHERE = tl.constexpr(-(2**30))  # "own" of rows that are views of no clip
@@ -223,7 +223,7 @@ def _region_tile(
         met = _load_tile(right, stride, other_start, other_last, d, dim, MASKED, OPERAND, BLOCK_M)
         s = tl.dot(met, tl.trans(kept), s, PRECISION, out_dtype=SUM)
     else:
-        s = _products_in_pieces(
+        s = products_in_pieces(
             right, stride, c, other_last, left, dim, b, last, dim, s, OPERAND, PRECISION, BLOCK_D
         )
     if MASKED:
@@ -281,8 +281,8 @@ def _dot_rows(left, left_stride, i, right, right_stride, j, exist, dim, SUM, BLO
     total = tl.sum(tl.zeros((i.shape[0], BLOCK_D), SUM), 1)
     for start in range(0, dim, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
-        a = _load_rows(left, left_stride, i, exist, d, dim, SUM)
-        total += tl.sum(a * _load_rows(right, right_stride, j, exist, d, dim, SUM), 1)
+        a = load_rows(left, left_stride, i, exist, d, dim, SUM)
+        total += tl.sum(a * load_rows(right, right_stride, j, exist, d, dim, SUM), 1)
     return total
 
 

@@ -36,7 +36,7 @@ from msclr.kernels._backend import interpreted
 from msclr.kernels.info_nce import multi_view_backward_programs as backward_programs
 from msclr.kernels.info_nce import multi_view_plan as plan
 from msclr.kernels.info_nce import multi_view_programs as programs
-from msclr.kernels.info_nce.triton_kernel import _ELEMENTS, _block, _wide_products
+from msclr.kernels.info_nce.triton_common import ELEMENTS, block_size, wide_products
 
 _MOST_COLUMNS = 512  # of which all sums of a tile of rows still fit the registers
 _ROWS = 16  # at once, of programs that multiply no tiles
@@ -62,7 +62,7 @@ def forward(
             negatives, positives, parts,
             call.batch, call.clips.shape[1], call.dim, first, call.count + 1, scratch[0].shape[2],
             ALL_VIEWS=all_views, SUM=call.types["SUM"], BLOCK_B=_ROWS,
-            BLOCK_D=_block(call.dim, 128), num_warps=4, maxnreg=255,
+            BLOCK_D=block_size(call.dim, 128), num_warps=4, maxnreg=255,
         )  # fmt: skip
     return parts.sum() / call.batch, negatives, positives
 
@@ -106,9 +106,9 @@ class _Call:
     """The arguments of a call as the programs want them, and the sizes and types they imply."""
 
     def __init__(self, views, temperature, pairs, candidates, first, bank, all_views):
-        if views.dtype not in _ELEMENTS:
+        if views.dtype not in ELEMENTS:
             raise ValueError(
-                f"views must be one of {', '.join(map(str, _ELEMENTS))}, got {views.dtype}"
+                f"views must be one of {', '.join(map(str, ELEMENTS))}, got {views.dtype}"
             )
         self.count, self.batch, given = views.shape
         if not 0 < given <= _MOST_COLUMNS:
@@ -133,7 +133,7 @@ class _Call:
         )
         self.sum_dtype = torch.float64 if views.dtype == torch.float64 else torch.float32
         self.temperature = self._on_the_device(temperature)
-        self.columns = _block(self.dim, _MOST_COLUMNS)
+        self.columns = block_size(self.dim, _MOST_COLUMNS)
         self.types = self._types()
         self.weights = plan.weight_table(self.meetings, self.sum_dtype, views.device)
         self.largest = self._largest()
@@ -163,8 +163,8 @@ class _Call:
         if interpreted() and operand == torch.bfloat16:
             operand = torch.float32
         return {
-            "SUM": _ELEMENTS[self.sum_dtype],
-            "OPERAND": _ELEMENTS[operand],
+            "SUM": ELEMENTS[self.sum_dtype],
+            "OPERAND": ELEMENTS[operand],
             "PRECISION": "tf32" if self.tf32 else "ieee",
         }
 
@@ -281,7 +281,7 @@ class _Pulls:
             target_factors, other_factors, sums, of_bank,
             rows, clips, call.bank_rows, call.dim, targets.stride(1), call.bank_stride,
             self.factors.shape[2], call.count, own, slot, splits,
-            ROUND=_ELEMENTS[call.dtype], **types, **blocks,
+            ROUND=ELEMENTS[call.dtype], **types, **blocks,
         )  # fmt: skip
         products = call.new_sums(kinds, triton.cdiv(rows, _ROWS))
         backward_programs.gradients[(products.shape[1], kinds)](
@@ -289,7 +289,7 @@ class _Pulls:
             rows, clips, call.batch, call.dim, targets.stride(1), call.count, own, splits,
             AS_ANCHORS=target_factors is not None,
             AS_KEYS=other_factors is not None and slot == 0,
-            SUM=types["SUM"], BLOCK_B=_ROWS, BLOCK_D=_block(call.dim, 128), num_warps=4,
+            SUM=types["SUM"], BLOCK_B=_ROWS, BLOCK_D=block_size(call.dim, 128), num_warps=4,
         )  # fmt: skip
         return gradient[..., : self.columns].contiguous(), products, of_bank
 
@@ -325,7 +325,7 @@ def _gradient_blocks(call: _Call) -> dict[str, int]:
         few = call.row_bytes <= 512
         sides = {"BLOCK_M": 64 if few else 16, "BLOCK_N": 16}
         return _pieces(call, 32 if few else 64) | sides | {"num_warps": 8}
-    if call.row_bytes == 512 and not _wide_products():
+    if call.row_bytes == 512 and not wide_products():
         sides = {"BLOCK_M": 64, "BLOCK_N": 64, "num_stages": 2}
     else:
         sides = {

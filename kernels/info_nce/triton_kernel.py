@@ -15,13 +15,8 @@ from torch import Tensor
 
 from msclr.kernels._backend import interpreted
 from msclr.kernels.info_nce import triton_programs as programs
+from msclr.kernels.info_nce.triton_common import ELEMENTS, block_size, wide_products
 
-_ELEMENTS = {
-    torch.float16: tl.float16,
-    torch.bfloat16: tl.bfloat16,
-    torch.float32: tl.float32,
-    torch.float64: tl.float64,
-}
 _MOST_COLUMNS = 1024  # of which all sums of a tile of queries still fit the registers
 _WIDE = 512  # columns, beyond which tiles are the smallest and cut into pieces
 _MOST_NEAREST = 16
@@ -111,9 +106,9 @@ class _Call:
     """The arguments of a call as the programs want them, and the sizes and types they imply."""
 
     def __init__(self, queries, keys, bank, temperature, teacher):
-        if queries.dtype not in _ELEMENTS:
+        if queries.dtype not in ELEMENTS:
             raise ValueError(
-                f"queries must be one of {', '.join(map(str, _ELEMENTS))}, got {queries.dtype}"
+                f"queries must be one of {', '.join(map(str, ELEMENTS))}, got {queries.dtype}"
             )
         self.views, self.batch, self.dim = queries.shape
         if not 0 < self.dim <= _MOST_COLUMNS:
@@ -127,7 +122,7 @@ class _Call:
         self.bank = bank if bank.stride(1) == 1 else bank.contiguous()
         self.bank_rows, self.bank_stride = len(bank), self.bank.stride(0)
         self.teacher = teacher or 0
-        self.columns = _block(self.dim, _MOST_COLUMNS)
+        self.columns = block_size(self.dim, _MOST_COLUMNS)
         self.sum_dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
         self.temperature = self._on_the_device(temperature)
         self.types = self._types()
@@ -147,9 +142,9 @@ class _Call:
         # The interpreter cannot multiply bfloat16: it gets the same numbers, rounded, as float32.
         operand = torch.float32 if interpreted() and dtype == torch.bfloat16 else dtype
         return {
-            "SUM": _ELEMENTS[self.sum_dtype],
-            "ROUND": _ELEMENTS[dtype],
-            "OPERAND": _ELEMENTS[operand],
+            "SUM": ELEMENTS[self.sum_dtype],
+            "ROUND": ELEMENTS[dtype],
+            "OPERAND": ELEMENTS[operand],
             "PRECISION": "tf32" if self.tf32 else "ieee",
         }
 
@@ -163,7 +158,7 @@ class _Call:
             kinds = {name: self.types[name] for name in ("ROUND", "OPERAND", "PRECISION")}
         else:
             kinds = {"ROUND": tl.float32, "OPERAND": tl.float32, "PRECISION": "tf32"}
-        stored = next(dtype for dtype, kind in _ELEMENTS.items() if kind == kinds["ROUND"])
+        stored = next(dtype for dtype, kind in ELEMENTS.items() if kind == kinds["ROUND"])
         return stored, {f"PULL_{name}": kind for name, kind in kinds.items()}
 
     def new_sums(self, *shape: int) -> Tensor:
@@ -215,7 +210,7 @@ def _combine(call: _Call, splits: int, parts: tuple, made: tuple[Tensor, ...]) -
         call.queries, call.keys, call.temperature, *parts, *made,
         call.rows, call.batch, call.dim, call.bank_rows, splits,
         K=top_k, SUM=call.types["SUM"], BLOCK_D=call.columns,
-        BLOCK_S=_block(splits), BLOCK_P=16, BLOCK_C=_block(splits * top_k), num_warps=4,
+        BLOCK_S=block_size(splits), BLOCK_P=16, BLOCK_C=block_size(splits * top_k), num_warps=4,
     )  # fmt: skip
 
 
@@ -287,11 +282,6 @@ def _programs(call: _Call) -> int:
 # instructions. Unmeasured yet.
 
 
-def _block(size: int, most: int = 2**20) -> int:
-    """The power of two that covers a size; a product takes no less than 16."""
-    return min(most, max(16, triton.next_power_of_2(size)))
-
-
 def _stream_blocks(call: _Call) -> dict[str, int]:
     if call.product_by_product:
         block = 16 if call.columns > 256 or call.sum_dtype == torch.float64 else 32
@@ -302,7 +292,7 @@ def _stream_blocks(call: _Call) -> dict[str, int]:
     few = call.rows <= 64 and row_bytes == 256
     return _pieces(call, _WIDE) | {
         "BLOCK_M": 64 if few else 32768 // row_bytes,  # with their sums, all that registers hold
-        "BLOCK_N": 64 if row_bytes <= 512 and _wide_products() and not call.tf32 else 32,
+        "BLOCK_N": 64 if row_bytes <= 512 and wide_products() and not call.tf32 else 32,
         "num_warps": 4 if few else 8,
         "num_stages": 3 if row_bytes <= 512 else 2,
     }
@@ -336,8 +326,3 @@ def _pieces(call: _Call, most: int) -> dict[str, int]:
         "PIECES": triton.cdiv(call.dim, columns),
         "maxnreg": 255,  # all there are; left alone, ptxas spills now and then to use fewer
     }
-
-
-def _wide_products() -> bool:
-    """Whether products take their operands from shared memory (sm_90), not from registers."""
-    return not interpreted() and triton.runtime.driver.active.get_current_target().arch >= 90

@@ -28,35 +28,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
+from msclr.kernels.info_nce.triton_common import LOG2_E, load_rows, products_in_pieces
+
 LARGEST_INT = tl.constexpr(2**31 - 1)
-
-
-@triton.jit
-def _load_rows(base, stride, rows, exist, columns, dim, OPERAND: tl.constexpr):
-    """Rows of a matrix whose columns lie side by side, and 0 outside of it."""
-    at = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
-    return tl.load(at, mask=exist[:, None] & (columns < dim)[None, :], other=0).to(OPERAND)
 
 
 @triton.jit
 def _load_row(base, row, columns, dim, SUM: tl.constexpr):
     """One row of a contiguous matrix, and 0 past its end."""
     return tl.load(base + row.to(tl.int64) * dim + columns, mask=columns < dim, other=0).to(SUM)
-
-
-@triton.jit
-def _products_in_pieces(
-    left, left_stride, i, lefts, right, right_stride, j, rights, dim, s,
-    OPERAND: tl.constexpr, PRECISION: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """s and the products of rows i of one matrix with rows j of another, some columns at a time."""
-    d = tl.arange(0, BLOCK_D)
-    for start in range(0, dim, BLOCK_D):
-        a = _load_rows(left, left_stride, i, i < lefts, start + d, dim, OPERAND)
-        b = _load_rows(right, right_stride, j, j < rights, start + d, dim, OPERAND)
-        s = tl.dot(a, tl.trans(b), s, PRECISION, out_dtype=s.dtype)
-    return s
 
 
 @triton.jit(do_not_specialize=["rows", "splits"])
@@ -99,7 +79,7 @@ def stream(
     for _ in tl.static_range(PIECES):
         acc = acc + (tl.zeros((BLOCK_M, BLOCK_D), SUM),)
     if PIECES == 1:
-        q = _load_rows(queries, dim, r, r < rows, d, dim, OPERAND)
+        q = load_rows(queries, dim, r, r < rows, d, dim, OPERAND)
     most = tl.full((BLOCK_M,), float("-inf"), SUM)
     weight_sum = tl.zeros((BLOCK_M,), SUM)
     rounded_sum = tl.zeros((BLOCK_M,), SUM)
@@ -113,10 +93,10 @@ def stream(
         j = tile * BLOCK_N + tl.arange(0, BLOCK_N)
         s = tl.zeros((BLOCK_M, BLOCK_N), SUM)
         if PIECES == 1:
-            k = _load_rows(bank, bank_stride, j, j < bank_rows, d, dim, OPERAND)
+            k = load_rows(bank, bank_stride, j, j < bank_rows, d, dim, OPERAND)
             s = tl.dot(q, tl.trans(k), s, PRECISION, out_dtype=SUM)
         else:
-            s = _products_in_pieces(
+            s = products_in_pieces(
                 queries, dim, r, rows, bank, bank_stride, j, bank_rows, dim, s,
                 OPERAND, PRECISION, BLOCK_D,
             )  # fmt: skip
@@ -133,7 +113,7 @@ def stream(
         for i in tl.static_range(PIECES):
             if PIECES > 1:
                 c = i * BLOCK_D + d
-                k = _load_rows(bank, bank_stride, j, j < bank_rows, c, dim, OPERAND)
+                k = load_rows(bank, bank_stride, j, j < bank_rows, c, dim, OPERAND)
             shrunk = acc[i] * shrink[:, None]
             grown = grown + (tl.dot(rounded.to(OPERAND), k, shrunk, PRECISION, out_dtype=SUM),)
         acc = grown
@@ -230,7 +210,7 @@ def combine(
         i = start + tl.arange(0, BLOCK_P)
         part_most = tl.load(largest + i * rows + r, mask=i < splits, other=float("-inf"))
         scale = tl.exp2((part_most - all_most) * factor)
-        part = _load_rows(sums + r * dim, rows.to(tl.int64) * dim, i, i < splits, d, dim, SUM)
+        part = load_rows(sums + r * dim, rows.to(tl.int64) * dim, i, i < splits, d, dim, SUM)
         acc += tl.sum(scale[:, None] * part, 0)
     tl.store(mean + r * dim + d, acc / rounded_sum, mask=d < dim)
 
@@ -313,7 +293,7 @@ def finish(
                 clip, e, positives, entries, of_a_view, clip_stride, view_stride, bank_rows,
                 BLOCK_E,
             )  # fmt: skip
-            near += tl.sum(_load_rows(bank, bank_stride, row, row >= 0, d, dim, SUM), 0)
+            near += tl.sum(load_rows(bank, bank_stride, row, row >= 0, d, dim, SUM), 0)
             count += tl.sum((row >= 0).to(tl.int32), 0)
         near = near / count.to(SUM)
     tl.store(positive + clip * dim + d, near, mask=d < dim)
@@ -489,16 +469,16 @@ def bank_gradient(
     for _ in tl.static_range(PIECES):
         acc = acc + (tl.zeros((BLOCK_N, BLOCK_D), SUM),)
     if PIECES == 1:
-        k = _load_rows(bank, bank_stride, j, j < bank_rows, d, dim, OPERAND)
+        k = load_rows(bank, bank_stride, j, j < bank_rows, d, dim, OPERAND)
 
     for start in range(0, rows, BLOCK_M):
         r = start + tl.arange(0, BLOCK_M)
         s = tl.zeros((BLOCK_N, BLOCK_M), SUM)
         if PIECES == 1:
-            q = _load_rows(queries, dim, r, r < rows, d, dim, OPERAND)
+            q = load_rows(queries, dim, r, r < rows, d, dim, OPERAND)
             s = tl.dot(k, tl.trans(q), s, PRECISION, out_dtype=SUM)
         else:
-            s = _products_in_pieces(
+            s = products_in_pieces(
                 bank, bank_stride, j, bank_rows, queries, dim, r, rows, dim, s,
                 OPERAND, PRECISION, BLOCK_D,
             )  # fmt: skip
@@ -508,7 +488,7 @@ def bank_gradient(
         weight = tl.where((r < rows)[None, :], weight, 0).to(PULL_ROUND).to(PULL_OPERAND)
         grown = ()
         for i in tl.static_range(PIECES):
-            u = _load_rows(pull, dim, r, r < rows, i * BLOCK_D + d, dim, PULL_OPERAND)
+            u = load_rows(pull, dim, r, r < rows, i * BLOCK_D + d, dim, PULL_OPERAND)
             grown = grown + (tl.dot(weight, u, acc[i], PULL_PRECISION, out_dtype=SUM),)
         acc = grown
 
@@ -521,7 +501,7 @@ def bank_gradient(
                 grown = ()
                 for i in tl.static_range(PIECES):
                     c = i * BLOCK_D + d
-                    u = _load_rows(
+                    u = load_rows(
                         clip_pull, dim, e // entries, e < batch * entries, c, dim, PULL_OPERAND
                     )
                     added = tl.dot(
