@@ -6,11 +6,10 @@
 namespace msclr::info_nce_cpu {
 
 // Similarities of so many bank rows are in cache at a time. A multiple of 6 rows, which AVX-512's
-// product takes at once.
-constexpr int64_t kTile = 120;
+// product takes at once. More rows share the sum over a tile, but leave the caches.
+constexpr int64_t kTile = 180;
 
-// The columns of a panel, a multiple of every processor's lanes; kTile rows of it fit the
-// first-level cache.
+// The columns of a panel, a multiple of every processor's lanes.
 template <class S>
 constexpr int64_t kPanel = 256 / sizeof(S);
 
