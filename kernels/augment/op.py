@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from msclr.kernels._backend import load_library
+from msclr.kernels._triton_op import define_triton
 from msclr.kernels.augment.check import STREAMS, VIEWS
 
 COMPILED = "augment"
@@ -53,19 +54,7 @@ def _fake(clips, index, numbers, epochs, seed, purpose, view, flip, stream, pare
     return clips.new_empty((index.shape[0], *clips.shape[1:]), dtype=dtype)
 
 
-def _define_triton() -> None:
-    """The kernel is imported, and with it Triton, at the first call."""
-
-    def run(*arguments):
-        from msclr.kernels.augment import triton_kernel
-
-        return triton_kernel.augment(*arguments)
-
-    torch.library.define(f"msclr::{TRITON}", _SCHEMA)
-    torch.library.impl(f"msclr::{TRITON}", ("cpu", "cuda"), run)
-
-
 if "triton" in BACKENDS:
-    _define_triton()
+    define_triton(TRITON, _SCHEMA, "msclr.kernels.augment.triton_kernel", "augment")
 for _name in set(BACKENDS.values()):
     torch.library.register_fake(f"msclr::{_name}", _fake)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from msclr.kernels._backend import load_library
+from msclr.kernels._triton_op import define_triton
 
 COMPILED = "multi_view_info_nce"
 TRITON = "multi_view_info_nce_triton"
@@ -98,28 +99,9 @@ def _differentiable(name: str) -> None:
     torch.library.register_autograd(f"msclr::{name}", gradients, setup_context=_save)
 
 
-def _define_triton() -> None:
-    """The kernels are imported, and with them Triton, at the first call."""
-
-    def forward(*arguments):
-        from msclr.kernels.info_nce import multi_view_triton
-
-        return multi_view_triton.forward(*arguments)
-
-    def backward(*arguments):
-        from msclr.kernels.info_nce import multi_view_triton
-
-        return multi_view_triton.backward(*arguments)
-
-    for name, schema, run in (
-        (TRITON, _SCHEMA, forward),
-        (f"{TRITON}_backward", _BACKWARD_SCHEMA, backward),
-    ):
-        torch.library.define(f"msclr::{name}", schema)
-        torch.library.impl(f"msclr::{name}", ("cpu", "cuda"), run)
-
-
 if "triton" in BACKENDS:
-    _define_triton()
+    _KERNEL = "msclr.kernels.info_nce.multi_view_triton"
+    define_triton(TRITON, _SCHEMA, _KERNEL, "forward")
+    define_triton(f"{TRITON}_backward", _BACKWARD_SCHEMA, _KERNEL, "backward")
 for _name in set(BACKENDS.values()):
     _differentiable(_name)

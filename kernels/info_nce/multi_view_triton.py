@@ -36,7 +36,7 @@ from msclr.kernels._backend import interpreted
 from msclr.kernels.info_nce import multi_view_backward_programs as backward_programs
 from msclr.kernels.info_nce import multi_view_plan as plan
 from msclr.kernels.info_nce import multi_view_programs as programs
-from msclr.kernels.info_nce.triton_common import ELEMENTS, block_size, wide_products
+from msclr.kernels.info_nce.triton_common import ELEMENTS, block_size, on_device, wide_products
 
 _MOST_COLUMNS = 512  # of which all sums of a tile of rows still fit the registers
 _ROWS = 16  # at once, of programs that multiply no tiles
@@ -132,7 +132,7 @@ class _Call:
             (0, 0) if bank is None else (len(bank), self.bank.stride(0))
         )
         self.sum_dtype = torch.float64 if views.dtype == torch.float64 else torch.float32
-        self.temperature = self._on_the_device(temperature)
+        self.temperature = on_device(temperature, views.device, self.sum_dtype)
         self.columns = block_size(self.dim, _MOST_COLUMNS)
         self.types = self._types()
         self.weights = plan.weight_table(self.meetings, self.sum_dtype, views.device)
@@ -141,13 +141,6 @@ class _Call:
     def _whole_rows(self, tensor: Tensor) -> Tensor:
         missing = self.dim - tensor.shape[-1]
         return F.pad(tensor, (0, missing)) if missing else tensor
-
-    def _on_the_device(self, temperature: Tensor) -> Tensor:
-        """A scalar on the CPU becomes one on the GPU without a copy that would wait for it."""
-        device = self.views.device
-        if temperature.device == device:
-            return temperature.detach().to(self.sum_dtype)
-        return torch.full((), temperature.item(), dtype=self.sum_dtype, device=device)
 
     def _types(self) -> dict[str, object]:
         tensors = self.views, self.clips, self.bank

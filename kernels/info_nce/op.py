@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from msclr.kernels._backend import load_library
+from msclr.kernels._triton_op import define_triton
 from msclr.kernels.info_nce.reference import InfoNCEOutput
 
 COMPILED = "info_nce"
@@ -122,28 +123,9 @@ def _differentiable(name: str) -> None:
     torch.library.register_autograd(f"msclr::{name}", gradients, setup_context=_save)
 
 
-def _define_triton() -> None:
-    """The kernels are imported, and with them Triton, at the first call."""
-
-    def forward(*arguments):
-        from msclr.kernels.info_nce import triton_kernel
-
-        return triton_kernel.forward(*arguments)
-
-    def backward(*arguments):
-        from msclr.kernels.info_nce import triton_kernel
-
-        return triton_kernel.backward(*arguments)
-
-    for name, schema, run in (
-        (TRITON, _SCHEMA, forward),
-        (f"{TRITON}_backward", _BACKWARD_SCHEMA, backward),
-    ):
-        torch.library.define(f"msclr::{name}", schema)
-        torch.library.impl(f"msclr::{name}", ("cpu", "cuda"), run)
-
-
 if "triton" in BACKENDS:
-    _define_triton()
+    _KERNEL = "msclr.kernels.info_nce.triton_kernel"
+    define_triton(TRITON, _SCHEMA, _KERNEL, "forward")
+    define_triton(f"{TRITON}_backward", _BACKWARD_SCHEMA, _KERNEL, "backward")
 for _name in set(BACKENDS.values()):
     _differentiable(_name)

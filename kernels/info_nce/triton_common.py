@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from msclr.kernels._backend import interpreted
 
@@ -25,6 +26,13 @@ def block_size(size: int, most: int = 2**20) -> int:
 def wide_products() -> bool:
     """Whether products take their operands from shared memory (sm_90), not from registers."""
     return not interpreted() and triton.runtime.driver.active.get_current_target().arch >= 90
+
+
+def on_device(temperature: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A scalar on the CPU becomes one on the GPU without a copy that would wait for it."""
+    if temperature.device == device:
+        return temperature.detach().to(dtype)
+    return torch.full((), temperature.item(), dtype=dtype, device=device)
 
 
 @triton.jit

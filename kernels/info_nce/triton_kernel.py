@@ -15,7 +15,7 @@ from torch import Tensor
 
 from msclr.kernels._backend import interpreted
 from msclr.kernels.info_nce import triton_programs as programs
-from msclr.kernels.info_nce.triton_common import ELEMENTS, block_size, wide_products
+from msclr.kernels.info_nce.triton_common import ELEMENTS, block_size, on_device, wide_products
 
 _MOST_COLUMNS = 1024  # of which all sums of a tile of queries still fit the registers
 _WIDE = 512  # columns, beyond which tiles are the smallest and cut into pieces
@@ -124,15 +124,8 @@ class _Call:
         self.teacher = teacher or 0
         self.columns = block_size(self.dim, _MOST_COLUMNS)
         self.sum_dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
-        self.temperature = self._on_the_device(temperature)
+        self.temperature = on_device(temperature, queries.device, self.sum_dtype)
         self.types = self._types()
-
-    def _on_the_device(self, temperature: Tensor) -> Tensor:
-        """A scalar on the CPU becomes one on the GPU without a copy that would wait for it."""
-        device = self.queries.device
-        if temperature.device == device:
-            return temperature.detach().to(self.sum_dtype)
-        return torch.full((), temperature.item(), dtype=self.sum_dtype, device=device)
 
     def _types(self) -> dict[str, object]:
         dtype = self.queries.dtype if self.queries.dtype == self.bank.dtype else self.sum_dtype

@@ -6,12 +6,6 @@ a program is defined.
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -23,9 +17,9 @@ from msclr.kernels.augment import reference
 pytest.importorskip("triton")
 from msclr.kernels.augment import triton_kernel  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
+from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
 
 DEVICE = "cpu" if interpreted() else "cuda"
-HERE = Path(__file__)
 LAYOUT = layouts.get("h36m_17")
 # Clips 0..3 of pass 1: of flip, noise, blur and zeroed axis each happens and does not.
 SEED, PURPOSE, CLIPS = 2**63, 1, 4
@@ -37,15 +31,7 @@ compiled = pytest.mark.skipif(interpreted(), reason="the interpreter compiles no
 
 @pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
 def test_the_numbers_are_right_in_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", str(HERE), "-q", "-p", "no:cacheprovider"],
-        cwd=HERE.parents[2],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 20, done.stdout[-5000:]
+    assert passed_in_the_interpreter(__file__) >= 20
 
 
 def clips(bodies=1, frames=9, joints=17, dtype=torch.float32) -> torch.Tensor:

@@ -6,10 +6,6 @@ own: Triton reads TRITON_INTERPRET when a program is defined.
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +19,7 @@ from msclr.kernels.graph_conv import reference
 triton = pytest.importorskip("triton")
 from msclr.kernels.graph_conv import triton_kernel  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
+from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
 
 DEVICE = "cpu" if interpreted() else "cuda"
 HERE = Path(__file__).parent
@@ -36,27 +33,8 @@ compiled = pytest.mark.skipif(interpreted(), reason="the interpreter compiles no
 
 @pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
 def test_the_numbers_are_right_in_the_interpreter():
-    files = [str(HERE / name) for name in ("test_graph_conv.py", "test_graph_conv_triton.py")]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        *files,
-        "-k",
-        "triton",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-    ]
-    done = subprocess.run(
-        command,
-        cwd=HERE.parents[1],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 60, done.stdout[-5000:]
+    files = [HERE / name for name in ("test_graph_conv.py", "test_graph_conv_triton.py")]
+    assert passed_in_the_interpreter(*files, "-k", "triton") >= 60
 
 
 # n, c_in, c_out, frames, v, k, joints of each layout (None: one layout, all joints real)

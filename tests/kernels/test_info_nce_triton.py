@@ -6,12 +6,7 @@ a program is defined.
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,9 +18,9 @@ from msclr.kernels._backend import interpreted
 pytest.importorskip("triton")
 from msclr.kernels.info_nce import triton_kernel  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
+from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
 
 DEVICE = "cpu" if interpreted() else "cuda"
-HERE = Path(__file__)
 # Of the largest value of an output. Means and gradients are rounded, and weights that make them.
 ERROR = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
@@ -35,15 +30,7 @@ compiled = pytest.mark.skipif(interpreted(), reason="the interpreter compiles no
 
 @pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
 def test_the_numbers_are_right_in_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", str(HERE), "-q", "-p", "no:cacheprovider"],
-        cwd=HERE.parents[2],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 30, done.stdout[-5000:]
+    assert passed_in_the_interpreter(__file__) >= 30
 
 
 def arguments(views, batch, bank, dim, dtype=torch.float32, seed=0):

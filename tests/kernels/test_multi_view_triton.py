@@ -7,13 +7,8 @@ a program is defined.
 from __future__ import annotations
 
 import math
-import os
-import re
-import subprocess
-import sys
 from collections import Counter
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,9 +25,9 @@ from msclr.kernels.info_nce import (  # noqa: E402
     multi_view_triton,
 )
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
+from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
 
 DEVICE = "cpu" if interpreted() else "cuda"
-HERE = Path(__file__)
 NEAR, FAR = 0.2, 0.01  # temperatures: whether exp(similarity / T) is far from overflow
 # Of the largest value of a gradient: weights are rounded, and it is. The worst seen of the cases
 # below: 8e-15, 7e-6, 6e-4 and 9e-3; of the loss 2e-7.
@@ -44,15 +39,7 @@ compiled = pytest.mark.skipif(interpreted(), reason="runs in the other process")
 
 @pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
 def test_the_numbers_are_right_in_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", str(HERE), "-q", "-p", "no:cacheprovider"],
-        cwd=HERE.parents[2],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 35, done.stdout[-5000:]
+    assert passed_in_the_interpreter(__file__) >= 35
 
 
 def arguments(views, clips, dim, bank=None, dtype=torch.float32, seed=0):

@@ -78,7 +78,9 @@ class PrepareReport:
         lines = []
         for split, counts in self.per_class.items():
             if self.clips[split]:
-                lines.append(f"{split}: {min(counts):,} to {max(counts):,} clips a class")
+                lines.append(
+                    f"{split}: {min(counts):,} to {max(counts):,} clips a class; each in dataset.json"
+                )
         return lines
 
     def _view_line(self, name: str, view: ViewReport) -> str:
