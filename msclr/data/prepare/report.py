@@ -78,9 +78,8 @@ class PrepareReport:
         lines = []
         for split, counts in self.per_class.items():
             if self.clips[split]:
-                lines.append(
-                    f"{split}: {min(counts):,} to {max(counts):,} clips a class; each in dataset.json"
-                )
+                share = f"{min(counts):,} to {max(counts):,} clips a class"
+                lines.append(f"{split}: {share}; each in dataset.json")
         return lines
 
     def _view_line(self, name: str, view: ViewReport) -> str:
