@@ -121,6 +121,22 @@ def test_the_op_is_one_node_for_compile_and_export():
     assert sum("msclr.info_nce" in name for name in names) == 1
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_given_positives_compile_and_export(backend):
+    queries, keys, bank, _ = inputs()
+
+    class Loss(torch.nn.Module):
+        def forward(self, queries, rows):
+            return kernels.info_nce(queries, keys, bank, positives=rows, backend=backend).loss
+
+    rows = torch.randint(-1, len(bank), (len(keys), 3))
+    expected = Loss()(queries, rows)
+    compiled = torch.compile(Loss(), fullgraph=True, backend="aot_eager")(queries, rows)
+    exported = torch.export.export(Loss(), (queries, rows)).module()(queries, rows)
+    torch.testing.assert_close(compiled, expected)
+    torch.testing.assert_close(exported, expected)
+
+
 def test_a_python_temperature_compiles_too():
     queries, keys, bank, _ = inputs(dtype=torch.float32)
 
