@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from msclr import cli, layouts
-from msclr.data import open_store, read_skeleton
+from msclr.data import open_store, prepare_arrays, read_skeleton
 from tests.data.skeleton_files import write_tree
 from tests.tiny import LAYOUTS, prepare_tiny, tree
 
@@ -163,3 +163,36 @@ def test_ctrgcn_files(tmp_path):
     assert run("prepare", "ctrgcn", tmp_path / "NTU.npz", "--out", tmp_path / "data") == 0
     meta = json.loads((tmp_path / "data" / "dataset.json").read_text())
     assert meta["splits"] == {"train": 4, "val": 2} and list(meta["layouts"]) == ["kinectv2_25"]
+
+
+def test_two_dimensions_through_aimclrs_form(tmp_path):
+    rng = np.random.default_rng(0)
+    clips = rng.uniform(0.1, 1, (4, 1, 6, 17, 3))
+    data, form, again = (tmp_path / name for name in ("data", "form", "again"))
+    made = {"frames": 6, "bodies": 1, "coordinates": "xy_score"}
+    prepare_arrays(data, {"coco_17": clips}, [0, 1, 0, 1], ["train", "val"] * 2, **made)
+    assert run("export-data", data, "--format", "aimclr", "--out", form) == 0
+    same = ("--coordinates", "xy_score", "--frames", 6)
+    assert run("prepare", "aimclr", f"coco_17={form}", "--out", again, *same) == 0
+    assert arrays(again) == arrays(data)
+    assert open_store(again).coordinates == "xy_score"
+
+
+def test_a_link_that_leads_nowhere_is_one_corrupt_clip(skeletons, tmp_path, capsys):
+    folder = tmp_path / "links"
+    folder.mkdir()
+    for path in skeletons.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "S001C003P001R001A001.skeleton").symlink_to(tmp_path / "nowhere")
+    assert prepare_ntu(folder, tmp_path / "data") == 0
+    out = capsys.readouterr().out
+    assert "24 clips" in out and "S001C003P001R001A001: no file, or a link to none" in out
+
+
+def test_a_tree_without_training_clips_is_refused(skeletons, tmp_path, capsys):
+    some = tmp_path / "some"
+    some.mkdir()
+    for path in skeletons.glob("*P003*"):
+        (some / path.name).symlink_to(path)
+    assert prepare_ntu(some, tmp_path / "data") == 2
+    assert "none of the 12 clips found trains in ntu60 xsub" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from msclr.errors import DivergedError, InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status 0, 2 for bad input, 1 for a run that failed."""
+    """Run a command. Exit status 0, 2 for bad input, 1 for a run or a machine that failed."""
     arguments = _parse(argv)
     logging.basicConfig(level=logging.WARNING, format="msclr: %(message)s", stream=sys.stderr)
     try:
@@ -24,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except DivergedError as error:
         say(f"msclr: stopped: {error}")
+        return 1
+    except (OSError, MemoryError) as error:  # such as a full disk, or far too many frames
+        say(f"msclr: error: {' '.join(str(error).split()) or 'not enough memory'}")
         return 1
     except KeyboardInterrupt:
         say("msclr: interrupted")

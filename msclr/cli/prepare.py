@@ -178,6 +178,12 @@ def _add_aimclr(sources) -> None:
         metavar="DIR",
         help="a folder, or LAYOUT=DIR for each of several layouts of the same clips",
     )
+    parser.add_argument(
+        "--coordinates",
+        choices=("xyz", "xy_score"),
+        default="xyz",
+        help="what the three channels are (%(default)s)",
+    )
     _add_output(parser)
     _add_bodies(parser)
     parser.add_argument("--scale", type=float, default=1.0, help="metres per unit (%(default)s)")
@@ -192,6 +198,7 @@ def _prepare_aimclr(arguments) -> None:
     report = prepare_aimclr(
         arguments.out,
         views,
+        coordinates=arguments.coordinates,
         frames=arguments.frames,
         bodies=arguments.bodies,
         scale=arguments.scale,

@@ -124,7 +124,7 @@ def test_the_layout_from_the_number_of_joints(tmp_path):
     prepare_aimclr(tmp_path / "mesh", write(tmp_path / "mesh_in", mesh))
     assert list(open_store(tmp_path / "mesh").layouts) == ["smplx_42"]
     several = Layout("aimclr_s", [f"j{i}" for i in range(17)], [], "j0")
-    with pytest.raises(InputError, match="17 joints, as .*coco_17, h36m_17.*: say which layout"):
+    with pytest.raises(InputError, match="17 joints, as .*coco_17, h36m_17.*; name its layout"):
         prepare_aimclr(tmp_path / "no", write(tmp_path / "several", several))
     with pytest.raises(InputError, match="has 3 joints, as no known layout"):
         prepare_aimclr(tmp_path / "no", write(tmp_path / "none"))

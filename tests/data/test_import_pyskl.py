@@ -210,7 +210,7 @@ def test_layout_given_or_from_the_joints(tmp_path):
     prepare_pyskl(tmp_path / "flat", write(tmp_path, clips, {"train": ["a"], "val": ["b"]}))
     assert list(open_store(tmp_path / "flat").layouts) == ["openpose_18"]
     clips = [annotation(name, joints=17) for name in "ab"]
-    with pytest.raises(InputError, match="17 joints, as .*h36m_17.* say which layout"):
+    with pytest.raises(InputError, match="17 joints, as .*h36m_17.*; name its layout"):
         prepare_pyskl(tmp_path / "no", write(tmp_path, clips, {"train": ["a"], "val": ["b"]}))
     with pytest.raises(InputError, match="has 25 joints, but the layout has 17"):
         prepare_pyskl(tmp_path / "no", write(tmp_path), layout="coco_17")

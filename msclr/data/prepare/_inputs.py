@@ -159,5 +159,5 @@ def layout_of(joints: int, where: str) -> Layout:
     found = [layout for layout in found if layout.num_joints == joints]
     if len(found) != 1:
         known = ", ".join(layout.name for layout in found) or "no known layout"
-        raise InputError(f"{where} has {joints} joints, as {known}: say which layout it is in")
+        raise InputError(f"{where} has {joints} joints, as {known}; name its layout")
     return found[0]

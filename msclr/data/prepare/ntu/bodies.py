@@ -43,6 +43,8 @@ class BodyRules:
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
                 raise InputError(f"{field.name} is {value!r}; give a number from 0 on")
+        if self.wide_share > 1:
+            raise InputError(f"wide_share is {self.wide_share!r}; give a share, from 0 to 1")
 
 
 @dataclass

@@ -103,6 +103,11 @@ def prepare_ntu(
         derived=list(settings.derived),
     )
     clips = _select(find_clips(skeletons), report)
+    if not any(split_of(parse_name(c.name), dataset, protocol) == "train" for c in clips):
+        raise InputError(
+            f"none of the {len(clips):,} clips found trains in {dataset} {protocol}; "
+            "give the whole data set's folders, or another protocol"
+        )
     path = Path(out).resolve()
     work = WorkFolder(path, clips, settings)
     try:
@@ -119,7 +124,7 @@ def prepare_ntu(
             _write_chunks(work, report, writer)
             writer.finish(report.to_dict())
         work.finish()
-    except InputError:
+    except (InputError, MemoryError):
         work.remove(parents=True)
         raise
     return report

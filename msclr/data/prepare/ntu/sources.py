@@ -15,6 +15,7 @@ from msclr.data.skeleton import Skeleton, parse_skeleton, read_skeleton
 from msclr.errors import InputError
 
 _ENDING = ".skeleton"
+NO_FILE = -1, -1  # the stamp of a folder, a pipe or a link that leads nowhere
 _NAME = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})\.skeleton", re.ASCII)
 _AT_LINE = re.compile(r":(\d+): ")
 # What zipfile raises for damaged, encrypted and unknown kinds of members.
@@ -48,6 +49,7 @@ class Unreadable(Exception):
 def find_clips(skeletons: str | os.PathLike | Iterable[str | os.PathLike]) -> list[ClipFile]:
     """All clips in a folder and its subfolders, in a .zip, or in several of them, sorted by name.
 
+    Links to folders are not followed, and zips within a folder are not opened.
     Clips are the files named SsssCcccPpppRrrrAaaa.skeleton. Raises InputError where a source is
     neither, cannot be read or holds none, and where a clip is there twice.
     """
@@ -78,8 +80,10 @@ def _in_folder(folder: Path) -> list[ClipFile]:
             with os.scandir(left.pop()) as entries:
                 for entry in entries:
                     if match := _NAME.fullmatch(entry.name):
-                        state = entry.stat()
-                        stamp = state.st_size, state.st_mtime_ns
+                        stamp = NO_FILE
+                        if entry.is_file():
+                            state = entry.stat()
+                            stamp = state.st_size, state.st_mtime_ns
                         clips.append(ClipFile(match[1], entry.path, None, stamp))
                     elif entry.is_dir(follow_symlinks=False):
                         left.append(entry.path)
@@ -121,6 +125,8 @@ class ClipReader:
 
     def read(self, clip: ClipFile) -> Skeleton:
         """Raises Unreadable for a file that cannot be read or breaks the format."""
+        if clip.stamp == NO_FILE:
+            raise Unreadable(0, "no file, or a link to none")
         where = clip.path if clip.member is None else clip.member
         try:
             if clip.member is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +22,14 @@ from msclr.data.prepare.ntu.chunks import Chunk, ChunkMaker, ChunkReport
 from msclr.data.prepare.ntu.clips import Settings
 from msclr.errors import InputError
 
-_START = "import sys; sys.path[:] = {!r}; from msclr.data.prepare.ntu.workers import serve; serve()"
+# A Ctrl-C reaches all processes of a terminal: the first one ends the others.
+_START = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.path[:] = {!r}
+from msclr.data.prepare.ntu.workers import serve
+serve()
+"""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -107,7 +113,11 @@ class _Helper:
 
 def serve() -> None:
     """A worker: settings, then chunks from standard input; reports to standard output."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+    with contextlib.suppress(BrokenPipeError):  # the first process was killed
+        _serve()
+
+
+def _serve() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nobody's stray output gets between the answers
 
