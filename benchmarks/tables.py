@@ -243,6 +243,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "data_step_cpu": lambda: data_step("cpu-fp32"),
     "info_nce_cpu_compiled": lambda: info_nce("cpu-float32-tuned-compiled"),
     "info_nce_cpu": lambda: info_nce("cpu-float32-tuned"),
+    "multi_view_cuda": lambda: multi_view("cuda-bfloat16-triton"),
     "multi_view_cpu": lambda: multi_view("cpu-float32-tuned"),
     "stgcn_cpu": lambda: stgcn("cpu-float32"),
     "stgcn_cuda": lambda: stgcn("cuda-bfloat16"),

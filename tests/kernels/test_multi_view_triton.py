@@ -177,6 +177,20 @@ def poisoned(make):
 
 
 @numbers
+@pytest.mark.skipif(DEVICE == "cpu", reason="programs of the interpreter run one after the other")
+@pytest.mark.parametrize("temperature", [NEAR, FAR])
+@pytest.mark.parametrize("negatives", ["view", "batch"])
+def test_many_rows_give_the_same_bits_again(negatives, temperature):
+    tensors = arguments(2, 3000, 128, 500, torch.bfloat16)
+    once, *others = (
+        loss_and_gradients("triton", tensors, temperature, negatives=negatives) for _ in range(4)
+    )
+    for other in others:
+        for a, b in zip(once, other, strict=True):
+            assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+
+
+@numbers
 def test_a_clip_alone_has_nothing_to_be_told_from():
     tensors = arguments(3, 1, 4)
     for negatives in ("view", "batch"):
