@@ -1,5 +1,9 @@
 """The generated data set: shapes, seeds, splits, and bodies that move as bodies do."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -65,6 +69,26 @@ def test_the_same_seed_gives_the_same_clips_and_fewer_are_a_prefix(clips):
             np.testing.assert_array_equal(a, b)
     assert fewer["labels"].tolist() == clips["labels"][:70].tolist()
     assert fewer["split"] == clips["split"][:70] and fewer["names"] == clips["names"][:70]
+
+
+def test_another_process_generates_the_same_clips():
+    """Sets of text are in another order in each."""
+    code = (
+        "import hashlib; from msclr.data import toy\n"
+        "x = toy.generate(60, layouts=['kinectv2_25'])['views']['kinectv2_25']\n"
+        "print(hashlib.sha256(b''.join(clip.tobytes() for clip in x)).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "0123"
+    }
+    assert len(found) == 1
 
 
 def test_a_view_is_the_same_whichever_others_are_asked_for(clips):

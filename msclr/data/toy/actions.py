@@ -257,8 +257,8 @@ def _perform_body(script, clock, posture, amplitude, rng):
     amplitude = amplitude * rng.uniform(0.94, 1.06)
     keys = np.stack([_key_pose(pose, rest, amplitude, rng) for _, pose in script])
     motion = _between(times, keys, clock) + _sway(clock, rng)
-    for hand in {"lhand", "rhand"} - used:
-        if rng.random() < FIDGET:
+    for hand in ("lhand", "rhand"):  # in this order: each draws random numbers
+        if hand not in used and rng.random() < FIDGET:
             motion[:, CONTROL[hand]] = _fidget(motion[:, CONTROL[hand]], clock, rng)
     return motion
 
