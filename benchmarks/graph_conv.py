@@ -10,7 +10,6 @@ every other sample is of 25 joints, filled up to 42, and each has its own adjace
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 from collections.abc import Callable
@@ -23,13 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.machine import ceilings, describe, peak_extra_bytes, side_by_side
+from benchmarks.output import save, setting
 from msclr import kernels, layouts
 
 # (C_in, C_out, T) of the ten blocks at width 16 and T = 50; like blocks are listed once.
 SHAPES = [(3, 16, 50), (16, 16, 50), (16, 32, 50), (32, 32, 25), (32, 64, 25), (64, 64, 13)]
 SHAPES += [(64, 256, 13)]
 LAYOUTS = {"25": ["kinectv2_25"], "42": ["smplx_42"], "mixed": ["kinectv2_25", "smplx_42"]}
-RESULTS = Path(__file__).parent / "results"
 
 
 def conv_einsum(x: Tensor, weight: Tensor, bias: Tensor, adjacency: Tensor) -> Tensor:
@@ -191,17 +190,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         result["rows"].append(row)
         if not args.json:
             print(_line(row), flush=True)
-    out = args.out or RESULTS / f"graph_conv-{_variant(device, args)}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    if args.json:
-        print(json.dumps(result))
-    return result
-
-
-def _variant(device: torch.device, args: argparse.Namespace) -> str:
-    malloc = "tuned" if "GLIBC_TUNABLES" in os.environ else "plain"
-    where = malloc if device.type == "cpu" else args.backend or "default"
-    return f"{device.type}-{args.dtype}-{where}"
+    name = f"graph_conv-{device.type}-{args.dtype}-{setting(device, args.backend)}"
+    return save(result, name, args)
 
 
 def _line(row: dict[str, Any]) -> str:

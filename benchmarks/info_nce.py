@@ -13,7 +13,6 @@ into half of the free memory are left out (`left_out`); the ratio is then to `ch
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from itertools import product
@@ -25,9 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.machine import ceilings, describe, free_bytes, peak_extra_bytes, side_by_side
+from benchmarks.output import save, setting
 from msclr import kernels
 
-RESULTS = Path(__file__).parent / "results"
 TEMPERATURE = 0.07
 CHUNK = 2048  # bank rows
 VIEWS = {"aimclr": 3, "plain": 1}
@@ -215,17 +214,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         result["rows"].append(row)
         if not args.json:
             print(_line(row), flush=True)
-    out = args.out or RESULTS / f"info_nce-{_variant(device, args)}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    if args.json:
-        print(json.dumps(result))
-    return result
-
-
-def _variant(device: torch.device, args: argparse.Namespace) -> str:
-    malloc = "tuned" if "GLIBC_TUNABLES" in os.environ else "plain"
-    where = malloc if device.type == "cpu" else args.backend or "default"
-    return f"{device.type}-{args.dtype}-{where}" + ("-compiled" if args.compile else "")
+    name = (
+        f"info_nce-{device.type}-{args.dtype}-{setting(device, args.backend)}"
+        + "-compiled" * args.compile
+    )
+    return save(result, name, args)
 
 
 def _line(row: dict[str, Any]) -> str:

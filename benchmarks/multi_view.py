@@ -13,7 +13,6 @@ take one and two.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -27,11 +26,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.machine import ceilings, describe, free_bytes, peak_extra_bytes, side_by_side
+from benchmarks.output import save, setting
 from msclr import kernels
 
 TEMPERATURE = 0.07
 CHUNK = 1024  # anchors
-RESULTS = Path(__file__).parent / "results"
 
 
 def clip_loss(views: Tensor) -> Tensor:
@@ -172,17 +171,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         result["rows"].append(row)
         if not args.json:
             print(_line(row), flush=True)
-    out = args.out or RESULTS / f"multi_view-{_variant(device, args)}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    if args.json:
-        print(json.dumps(result))
-    return result
-
-
-def _variant(device: torch.device, args: argparse.Namespace) -> str:
-    malloc = "tuned" if "GLIBC_TUNABLES" in os.environ else "plain"
-    where = malloc if device.type == "cpu" else args.backend or "default"
-    return f"{device.type}-{args.dtype}-{where}"
+    name = f"multi_view-{device.type}-{args.dtype}-{setting(device, args.backend)}"
+    return save(result, name, args)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import describe, side_by_side
+from benchmarks.output import save
 from benchmarks.plain_stgcn import PlainSTGCN, widths
 from msclr import layouts
 from msclr.nn import accelerate
@@ -29,7 +29,6 @@ WIDTHS = (64, 16)
 FRAMES = 50
 LAYOUTS = {25: "kinectv2_25", 42: "smplx_42"}
 ORDERS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-RESULTS = Path(__file__).parent / "results"
 
 
 def measure(width: int, joints: int, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -113,11 +112,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 result["rows"].append(row)
                 if not args.json:
                     print(_line(row), flush=True)
-    out = args.out or RESULTS / f"stgcn-{device.type}-{args.dtype}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    if args.json:
-        print(json.dumps(result))
-    return result
+    return save(result, f"stgcn-{device.type}-{args.dtype}", args)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -106,12 +106,12 @@ def _why_not_cpu() -> str:
 
 
 @functools.cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
 def _why_not_triton() -> str:
-    if not _has_triton():
+    if not has_triton():
         return "needs the triton package: pip install triton"
     if not interpreted() and (problem := _why_not_nvidia()):
         return problem

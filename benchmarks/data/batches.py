@@ -16,7 +16,6 @@ the same with ours on one thread, as a loader has a process a core.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,10 +27,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import describe, peak_extra_bytes, side_by_side
+from benchmarks.output import save, setting
 from msclr import layouts
 from msclr.kernels import augment
 
-RESULTS = Path(__file__).parents[1] / "results"
 VIEWS = ("normal", "normal", "extreme")
 CLIPS = 2048  # that batches are taken from
 IN_A_ROW = 8  # batches
@@ -242,16 +241,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             result["rows"].append(row)
             if not args.json:
                 print(_line(row), flush=True)
-    out = args.out or RESULTS / f"data_batches-{_variant(device, args)}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    if args.json:
-        print(json.dumps(result))
-    return result
-
-
-def _variant(device: torch.device, args: argparse.Namespace) -> str:
-    malloc = "tuned" if "GLIBC_TUNABLES" in os.environ else "plain"
-    return f"{device.type}-{malloc if device.type == 'cpu' else args.backend or 'default'}"
+    return save(result, f"data_batches-{device.type}-{setting(device, args.backend)}", args)
 
 
 def _line(row: dict[str, Any]) -> str:

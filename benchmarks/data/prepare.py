@@ -26,10 +26,10 @@ import torch
 
 from benchmarks.data import plain_ntu
 from benchmarks.machine import describe, side_by_side
+from benchmarks.output import save
 from msclr.data.prepare.ntu import prepare_ntu
 from tests.data.skeleton_files import clip_names, write_tree
 
-RESULTS = Path(__file__).parents[1] / "results"
 CPU = torch.device("cpu")
 FEWER = 4  # times fewer files where memory is taken a second time
 
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--out", type=Path, default=RESULTS / "data_prepare.json")
+    parser.add_argument("--out", type=Path, help="file to write (default: one in results/)")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as top:
         names = clip_names(args.files, setups=(1, 2, 3))
@@ -113,9 +113,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         sizes = {"files": len(files), "T": args.frames, "workers": args.workers}
         row = {"op": "prepare_ntu", **sizes, **measure(Path(top), args)}
     result = {"benchmark": "data_prepare", **describe(CPU), "rows": [row]}
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result) if args.json else _line(row))
-    return result
+    if not args.json:
+        print(_line(row))
+    return save(result, "data_prepare", args)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ over theirs, in the same run.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,10 +21,10 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe, side_by_side
+from benchmarks.output import save
 from msclr.data.skeleton import plain, read, read_skeleton, read_skeletons
 from tests.data.skeleton_files import clip_names, write_tree
 
-RESULTS = Path(__file__).parents[1] / "results"
 BODY_FIELDS = ["bodyID", "clippedEdges", "handLeftConfidence", "handLeftState"]
 BODY_FIELDS += ["handRightConfidence", "handRightState", "isRestricted", "leanX", "leanY"]
 BODY_FIELDS += ["trackingState"]
@@ -146,15 +145,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         measured = measure(Path(folder), args.files, args.frames, args.rounds)
     row = {"op": "read_skeleton", "files": args.files, "frames": args.frames, **measured}
     result = {"benchmark": "data_read", **describe(torch.device("cpu")), "rows": [row]}
-    out = args.out or RESULTS / "data_read-cpu.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    if args.json:
-        print(json.dumps(result))
-    else:
+    if not args.json:
         for name, rate in row["mb_s"].items():
             print(f"{name:15} {rate:7.0f} MB/s")
         print(", ".join(f"{ratio:.1f}x of {name}" for name, ratio in row["ratio"].items()))
-    return result
+    return save(result, "data_read-cpu", args)
 
 
 if __name__ == "__main__":

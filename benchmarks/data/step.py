@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from typing import Any
 import torch
 
 from benchmarks.machine import describe, side_by_side
+from benchmarks.output import save
 from msclr.config import load_recipe
 from msclr.data import prepare_arrays, toy
 from msclr.training.distributed import ranks_of
 from msclr.training.pretrain import Pretraining
 
-RESULTS = Path(__file__).parents[1] / "results"
 LAYOUTS = ["kinectv2_25", "smplx_42"]
 
 
@@ -69,17 +68,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         measured = measure(Path(folder), args)
     row = {"op": "batch", "B": args.batch, "precision": args.precision, **measured}
     result = {"benchmark": "data_step", **describe(device), "rows": [row]}
-    out = args.out or RESULTS / f"data_step-{device.type}-{args.precision}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    if args.json:
-        print(json.dumps(result))
-    else:
+    if not args.json:
         batch, step = (measured["seconds"][n]["median"] for n in ("batch", "step"))
         print(
             f"{args.batch} clips in {args.precision}: batch {1e3 * batch:.1f} ms, "
             f"step {1e3 * step:.0f} ms: {100 * measured['share']:.2f} %"
         )
-    return result
+    return save(result, f"data_step-{device.type}-{args.precision}", args)
 
 
 if __name__ == "__main__":

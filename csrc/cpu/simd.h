@@ -37,6 +37,15 @@ SIMD_INLINE S sum_lanes(Vector<S> v) {
   return total;
 }
 
+// f(c, std::integral_constant<int, N>) for every N vectors of columns, from column c on.
+template <class S, class F>
+SIMD_INLINE void each_columns(int64_t width, const F& f) {
+  constexpr int64_t L = kLanes<S>;
+  int64_t c = 0;
+  for (; c + 4 * L <= width; c += 4 * L) f(c, std::integral_constant<int, 4>());
+  for (; c < width; c += L) f(c, std::integral_constant<int, 1>());
+}
+
 // C[M x NR vectors] (+)= A[M = MR x K] B[K x NR vectors], all of C in registers.
 template <class S, int MR, int NR, bool ADD>
 SIMD_INLINE void block_product(int64_t depth, Strided<S> a, const S* b, int64_t ldb, S* c,

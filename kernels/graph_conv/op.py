@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
-from msclr.kernels._backend import load_library
+from msclr.kernels._backend import has_triton, load_library
 from msclr.kernels._triton_op import define_triton
 
 COMPILED = "graph_conv"
@@ -19,7 +17,7 @@ TRITON = "graph_conv_triton"
 BACKENDS = {}  # backend -> operator, of those that may be called here
 if load_library():
     BACKENDS |= {"cpu": COMPILED, "cuda": COMPILED}
-if importlib.util.find_spec("triton") is not None:
+if has_triton():
     BACKENDS["triton"] = TRITON
 
 # As in csrc/library.cpp.

@@ -6,19 +6,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from msclr.kernels._backend import load_library
+from msclr.kernels._backend import has_triton, load_library
 from msclr.kernels._triton_op import define_triton
 
 COMPILED = "multi_view_info_nce"
 TRITON = "multi_view_info_nce_triton"
 BACKENDS = {"cpu": COMPILED} if load_library() else {}  # backend -> operator, if callable here
-if importlib.util.find_spec("triton") is not None:
+if has_triton():
     BACKENDS["triton"] = TRITON
 
 # As in csrc/library.cpp.

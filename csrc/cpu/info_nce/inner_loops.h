@@ -5,15 +5,6 @@
 
 #include "../exp2.h"
 
-// f(c, std::integral_constant<int, N>) for every N vectors of columns, from column c on.
-template <class S, class F>
-SIMD_INLINE void each_columns(int64_t width, const F& f) {
-  constexpr int64_t L = kLanes<S>;
-  int64_t c = 0;
-  for (; c + 4 * L <= width; c += 4 * L) f(c, std::integral_constant<int, 4>());
-  for (; c < width; c += L) f(c, std::integral_constant<int, 1>());
-}
-
 // The largest number of each column of x (rows, width); NaN is passed over.
 template <class S>
 SIMD_TARGET void column_max(const S* x, int64_t rows, int64_t width, S* largest) {

@@ -12,15 +12,6 @@ SIMD_INLINE Vector<S> power(Vector<S> x) {
   return x < lowest ? Vector<S>{} : exp2_of<S>(x);
 }
 
-// f(c, std::integral_constant<int, N>) for every N vectors of columns, from column c on.
-template <class S, class F>
-SIMD_INLINE void each_columns(int64_t width, const F& f) {
-  constexpr int64_t L = kLanes<S>;
-  int64_t c = 0;
-  for (; c + 4 * L <= width; c += 4 * L) f(c, std::integral_constant<int, 4>());
-  for (; c < width; c += L) f(c, std::integral_constant<int, 1>());
-}
-
 // The sums of 2^x over every row and every column.
 template <class S>
 SIMD_TARGET void sums(const S* x, int64_t rows, int64_t width, S* row_sum, S* column_sum) {
