@@ -1,0 +1,11 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """The path with a leading ``~`` expanded, as a shell would have done unquoted."""
+    return Path(path).expanduser()
