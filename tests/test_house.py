@@ -28,7 +28,7 @@ MAY_NOT_IMPORT = {
     "__main__": set(),
     "cli": set(),
 }
-MAY_IMPORT_ONLY = {"errors": set(), "layouts": {"errors"}}
+MAY_IMPORT_ONLY = {"errors": set(), "paths": set(), "layouts": {"errors", "paths"}}
 KERNELS_MAY_IMPORT = {"torch", "triton", *sys.stdlib_module_names}
 
 
