@@ -1,5 +1,5 @@
-"""Compiles csrc/ into kernels/_C.so, with nvcc csrc/cuda/ into kernels/_C_cuda.so, and
-csrc/skeleton_io/ into msclr/data/_skeleton_io.*.so; lists the packages. All else stands in
+"""Compiles csrc/*/cpu.cpp into kernels/_C.so, with nvcc csrc/*/cuda.cu into kernels/_C_cuda.so,
+and csrc/skeleton_io/ into msclr/data/_skeleton_io.*.so; lists the packages. All else is in
 pyproject.toml.
 
 The first two hold operators and no Python symbols: `torch.ops.load_library` loads them
@@ -22,7 +22,7 @@ if int(__version__.split(".")[0]) < 77:  # a fresh environment of Python 3.11 co
         f"msclr builds with setuptools 77 or later, not {__version__}: pip install -U setuptools"
     )
 
-SOURCES = sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp"))
+SOURCES = sorted(glob("csrc/common/*.cpp") + glob("csrc/*/cpu.cpp"))
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # LibTorch's, of 2.10
 FLAGS = [
     "-std=c++20",
@@ -46,7 +46,7 @@ READER_FLAGS = [
     "-fvisibility=hidden",
 ]
 
-CUDA_SOURCES = sorted(glob("csrc/cuda/*.cu"))
+CUDA_SOURCES = sorted(glob("csrc/*/cuda.cu"))
 CUDA_FLAGS = [
     "-std=c++20",
     "-O3",
@@ -92,7 +92,7 @@ def cuda_compiler() -> str | None:
 
 
 def compile_cuda_operators(nvcc: str, target: str) -> None:
-    """Compile csrc/cuda/ into the library ``target``."""
+    """Compile csrc/*/cuda.cu into the library ``target``."""
     from setuptools.errors import CompileError
     from torch.utils.cpp_extension import include_paths, library_paths
 
@@ -103,7 +103,7 @@ def compile_cuda_operators(nvcc: str, target: str) -> None:
     print(shlex.join(command), flush=True)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if subprocess.run(command).returncode:
-        raise CompileError(f"{nvcc} cannot compile csrc/cuda/")
+        raise CompileError(f"{nvcc} cannot compile {', '.join(CUDA_SOURCES)}")
 
 
 def skeleton_reader() -> list[Extension]:
@@ -169,7 +169,7 @@ def compiled() -> dict:
     operators = Extension(
         "msclr.kernels._C",  # beside _backend.py, installed or in place
         SOURCES,
-        depends=[*glob("csrc/*.h"), *glob("csrc/cpu/**/*.h", recursive=True)],
+        depends=[h for h in glob("csrc/**/*.h", recursive=True) if "skeleton_io" not in h],
         include_dirs=include_paths(),
         library_dirs=library_paths(),
         libraries=["torch_cpu"],
@@ -180,7 +180,7 @@ def compiled() -> dict:
     cuda_operators = Extension(
         "msclr.kernels._C_cuda",
         [],
-        depends=["setup.py", *glob("csrc/*.h"), *glob("csrc/cuda/**/*.*", recursive=True)],
+        depends=["setup.py", *CUDA_SOURCES, *glob("csrc/*/*.h"), *glob("csrc/*/cuda/*")],
         optional=True,  # a failure is a warning
     )
     nvcc = cuda_compiler()

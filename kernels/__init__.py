@@ -3,7 +3,8 @@
 from msclr.kernels._backend import backends
 from msclr.kernels.augment import augment, philox
 from msclr.kernels.graph_conv import MAX_JOINTS, graph_support, masked_graph_conv
-from msclr.kernels.info_nce import InfoNCEOutput, info_nce, multi_view_info_nce
+from msclr.kernels.info_nce import InfoNCEOutput, info_nce
+from msclr.kernels.multi_view import multi_view_info_nce
 
 __all__ = [
     "MAX_JOINTS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import logging
@@ -75,7 +76,31 @@ def load_library() -> bool:
 
 @functools.cache
 def _library_problem() -> str:
-    return _load(_FOLDER / "_C.so")
+    problem = _load(_FOLDER / "_C.so")
+    if not problem and (wanted := os.environ.get("MSCLR_CPU_ISA")):
+        instruction_set(wanted)
+    return problem
+
+
+def instruction_set(wanted: str | None = None) -> str:
+    """The instruction set of the compiled operators on the CPU: "portable", "avx2" or "avx512".
+
+    Args:
+        wanted: comes into use before; None leaves the best one that this processor has, or what the
+            environment variable MSCLR_CPU_ISA names.
+
+    Raises:
+        ValueError: it is not known, or this processor does not have it.
+    """
+    choose_set = ctypes.CDLL(str(_FOLDER / "_C.so")).msclr_instruction_set
+    choose_set.argtypes, choose_set.restype = [ctypes.c_char_p], ctypes.c_char_p
+    found = choose_set(None if wanted is None else wanted.encode()).decode()
+    if wanted is not None and found != wanted:
+        raise ValueError(
+            f"the instruction set must be portable, avx2 or avx512 and one that this processor "
+            f"has, got {wanted!r}; it stays at {found}"
+        )
+    return found
 
 
 @functools.cache
@@ -115,7 +140,7 @@ def _why_not_triton() -> str:
         return "needs the triton package: pip install triton"
     if not interpreted() and (problem := _why_not_nvidia()):
         return problem
-    if not any(_FOLDER.glob("*/triton_kernel.py")):
+    if not any(_FOLDER.glob("*/triton_launch.py")):
         return "not built yet: there are no Triton kernels"
     return ""
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from msclr.kernels._backend import choose
-from msclr.kernels.augment import op, reference
-from msclr.kernels.augment.check import check_augment
+from msclr.kernels.augment import operator
+from msclr.kernels.augment.check import check_arguments, place
+from msclr.kernels.augment.operator import Arguments
 from msclr.kernels.augment.philox import philox
+from msclr.kernels.augment.reference import STREAMS, VIEWS
 
 __all__ = ["augment", "philox"]
-
-_AUGMENT = {"reference": reference.augment} | {
-    backend: partial(op.augment, name) for backend, name in op.BACKENDS.items()
-}
 
 
 def augment(
@@ -76,11 +71,24 @@ def augment(
 
     Sources: AimCLR (AAAI 2022), section 3.2; CrosSCLR (CVPR 2021), section 3.3 (streams); Salmon
     et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+
+    Code: ``kernels/augment/operator.py``; C++ ``csrc/augment/cpu.cpp``, Triton
+    ``kernels/augment/triton_launch.py``.
     """
-    numbers = index if numbers is None else numbers
-    check_augment(clips, index, numbers, epochs, view, flip, stream, parents, dtype)
-    run = choose("augment", _AUGMENT, backend, clips.device)
-    made = run(
-        clips, index, numbers, epochs, seed, purpose, view, flip, stream, parents, planar, dtype
-    )  # (B, M, T, V, 3)
+    arguments = Arguments(
+        clips,
+        index,
+        index if numbers is None else numbers,
+        epochs,
+        (seed + 2**63) % 2**64 - 2**63,  # the same 64 bits, signed
+        purpose,
+        place("view", view, VIEWS),
+        flip,
+        place("stream", stream, STREAMS),
+        parents,
+        planar,
+        dtype,
+    )
+    check_arguments(arguments)
+    made = operator.augment(backend, arguments)  # (B, M, T, V, 3)
     return made.permute(0, 4, 2, 3, 1)

@@ -31,6 +31,8 @@ from torch import Tensor
 
 from msclr.kernels.augment.philox import philox
 
+VIEWS = ("none", "normal", "extreme")
+STREAMS = ("joint", "motion", "bone")
 CROP_RATIO = 6
 SHEAR = 0.5
 ROTATION_DEGREES = 30.0
@@ -60,14 +62,15 @@ def augment(
     epochs: Tensor,
     seed: int,
     purpose: int,
-    view: str,
+    view: int,
     flip: Tensor | None,
-    stream: str,
+    stream: int,
     parents: Tensor | None,
     planar: bool,
     dtype: torch.dtype,
 ) -> Tensor:
     """(B, M, T, V, 3) of :func:`msclr.kernels.augment`; float64 clips are computed in float64."""
+    view, stream = VIEWS[view], STREAMS[stream]
     x = clips.index_select(0, index)
     x = x if x.dtype == torch.float64 else x.float()  # (B, M, T, V, 3)
     if view != "none":

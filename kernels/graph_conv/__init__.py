@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from msclr.kernels._backend import choose
-from msclr.kernels.graph_conv import op, reference
+from msclr.kernels.graph_conv import operator
 from msclr.kernels.graph_conv.check import MAX_JOINTS, check_arguments
+from msclr.kernels.graph_conv.operator import Arguments
 
 __all__ = ["MAX_JOINTS", "graph_support", "masked_graph_conv"]
-
-_BACKENDS = {"reference": reference.masked_graph_conv} | {
-    backend: partial(op.graph_conv, name) for backend, name in op.BACKENDS.items()
-}
 
 
 def masked_graph_conv(
@@ -54,14 +48,13 @@ def masked_graph_conv(
         ValueError: an argument of the wrong shape, dtype or device; it is named.
 
     Source: Yan et al., "Spatial Temporal Graph Convolutional Networks" (AAAI 2018), eq. 5.
+
+    Code: ``kernels/graph_conv/operator.py``; C++ ``csrc/graph_conv/cpu.cpp``, CUDA
+    ``csrc/graph_conv/cuda.cu``, Triton ``kernels/graph_conv/triton_launch.py``.
     """
-    check_arguments(x, weight, bias, adjacency, layout_index, joint_counts, support)
-    run = choose("masked_graph_conv", _BACKENDS, backend, x.device)
-    if not torch.is_autocast_enabled(x.device.type):
-        return run(x, weight, bias, adjacency, layout_index, joint_counts, support)
-    x = x.to(torch.get_autocast_dtype(x.device.type))
-    with torch.autocast(x.device.type, enabled=False):
-        return run(x, weight, bias, adjacency, layout_index, joint_counts, support)
+    arguments = Arguments(x, weight, bias, adjacency, layout_index, joint_counts, support)
+    check_arguments(arguments)
+    return operator.masked_graph_conv(backend, arguments._replace(weight=weight.flatten(1)))
 
 
 def graph_support(adjacency: Tensor) -> Tensor:

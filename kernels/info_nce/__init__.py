@@ -1,23 +1,26 @@
-"""InfoNCE against a queue, and multi-view InfoNCE: the public functions."""
+"""InfoNCE against a bank of negatives: the public function."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from typing import NamedTuple
 
 from torch import Tensor
-from torch import distributed as dist
 
-from msclr.kernels._backend import choose
-from msclr.kernels.info_nce import multi_view, op, reference
-from msclr.kernels.info_nce.check import check_info_nce, check_multi_view
-from msclr.kernels.info_nce.reference import InfoNCEOutput
+from msclr.kernels._arguments import as_scalar
+from msclr.kernels.info_nce import operator
+from msclr.kernels.info_nce.check import check_arguments
+from msclr.kernels.info_nce.operator import Arguments
 
-__all__ = ["InfoNCEOutput", "info_nce", "multi_view_info_nce"]
+__all__ = ["InfoNCEOutput", "info_nce"]
 
-_INFO_NCE = {"reference": reference.info_nce} | {
-    backend: partial(op.info_nce, name) for backend, name in op.BACKENDS.items()
-}
+
+class InfoNCEOutput(NamedTuple):
+    """What :func:`info_nce` returns; see there."""
+
+    loss: Tensor  # (P, B)
+    distribution: Tensor | None  # (P, B)
+    log_sum_exp: Tensor  # (P, B)
+    top_k: Tensor | None  # (P, B, top_k) int64
 
 
 def info_nce(
@@ -60,57 +63,21 @@ def info_nce(
 
     Sources: He et al., "Momentum Contrast" (CVPR 2020), eq. 1; Guo et al., "AimCLR" (AAAI 2022),
     eq. 5 to 9.
+
+    Code: ``kernels/info_nce/operator.py``; C++ ``csrc/info_nce/cpu.cpp``, Triton
+    ``kernels/info_nce/triton_launch.py``.
     """
-    check_info_nce(queries, keys, bank, temperature, teacher, top_k, positives)
-    run = choose("info_nce", _INFO_NCE, backend, queries.device)
-    return run(queries, keys, bank, temperature, teacher, top_k, positives)
-
-
-def multi_view_info_nce(
-    views: Tensor,
-    temperature: float | Tensor = 0.07,
-    *,
-    bank: Tensor | None = None,
-    pairs: Sequence[tuple[int, int]] | None = None,
-    negatives: str = "view",
-    group: dist.ProcessGroup | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """InfoNCE over several views of each clip of a batch, every view both query and key.
-
-    The mean over ordered pairs (i, j), i != j, and clips b of
-    ``-log( exp(z_i[b].z_j[b]/T) / sum over candidates c of exp(z_i[b].c/T) )``, whose candidates
-    are views[j] of all clips (``negatives="view"``), or views[j][b] and every view of the other
-    clips (``"batch"``), and the bank.
-
-    Args:
-        views: (P, B, D), normalised by the caller, P >= 2.
-        temperature: positive, a float or a scalar tensor.
-        bank: (Q, D) further negatives, or None.
-        pairs: the ordered pairs (anchor view, key view) to take; None takes all of them.
-        negatives: "view" or "batch".
-        group: a torch.distributed process group whose ranks each hold an equal share of the
-            clips; candidates then come from all ranks, and the loss and its gradients, once
-            averaged over the ranks, are those of one process with the whole batch. The bank and
-            the other arguments are each rank's own.
-        backend: "cpu", "triton" or "reference" (see :func:`msclr.kernels.backends`), or None for
-            the fastest that can run here. "cpu" and "triton" keep no similarities: their memory is
-            O(P B D), on W ranks O(W P B D), and their results depend neither on the number of
-            threads nor on timing. "triton" takes a D of up to 512.
-
-    Returns:
-        The loss, a scalar; float32 for half-precision inputs. Gradients flow to views, bank and
-        temperature.
-
-    Raises:
-        ValueError: an argument of the wrong shape, dtype or range; it is named. Views of unlike
-            shapes are refused on every rank.
-
-    Sources: Chen et al., "SimCLR" (ICML 2020), eq. 1; Tian et al., "Contrastive Multiview Coding"
-    (ECCV 2020), full graph.
-    """
-    multi_view.check_ranks(views, group)
-    check_multi_view(views, temperature, bank, pairs, negatives)
-    return multi_view.multi_view_info_nce(
-        views, temperature, bank, pairs, negatives, group, backend
+    mined = isinstance(positives, str)
+    if mined and positives != "mined":
+        raise ValueError(f'positives must be None, (B, R) bank rows or "mined", got {positives!r}')
+    given = None if mined else positives
+    scalar = as_scalar(temperature)
+    arguments = Arguments(queries, keys, bank, scalar, teacher, top_k, given, mined)
+    check_arguments(arguments)
+    loss, distribution, log_sum_exp, nearest, *_ = operator.info_nce(backend, arguments)
+    return InfoNCEOutput(
+        loss,
+        None if teacher is None else distribution,
+        log_sum_exp,
+        nearest if top_k else None,
     )

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-
-class InfoNCEOutput(NamedTuple):
-    """What :func:`msclr.kernels.info_nce` returns; see there."""
-
-    loss: Tensor  # (P, B)
-    distribution: Tensor | None  # (P, B)
-    log_sum_exp: Tensor  # (P, B)
-    top_k: Tensor | None  # (P, B, top_k) int64
+from msclr.kernels._arguments import at_least_float32
 
 
 def info_nce(
     queries: Tensor,
     keys: Tensor,
     bank: Tensor | None,
-    temperature: float | Tensor,
+    temperature: Tensor,
     teacher: int | None,
     top_k: int,
-    positives: Tensor | str | None,
-) -> InfoNCEOutput:
-    """See :func:`msclr.kernels.info_nce`."""
+    positives: Tensor | None,
+    mined: bool,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Loss, distribution, log_sum_exp and top_k of :func:`msclr.kernels.info_nce`."""
     with torch.autocast(queries.device.type, enabled=False):
         queries, keys = at_least_float32(queries), at_least_float32(keys)
         logits = (queries * keys).sum(-1, keepdim=True)  # (P, B, 1)
@@ -36,7 +28,7 @@ def info_nce(
         log_probability = logits.log_softmax(dim=-1)
 
         nearest = _nearest(logits[..., 1:], top_k)  # (P, B, top_k)
-        if isinstance(positives, str):
+        if mined:
             positives = nearest.transpose(0, 1).flatten(1)  # (B, P * top_k)
         mask = _positive_mask(positives, logits)  # (B, 1 + Q)
         loss = -(log_probability * mask).sum(-1) / mask.sum(-1)
@@ -47,12 +39,7 @@ def info_nce(
             others = torch.arange(len(queries), device=queries.device) != teacher
             distribution = -(p * log_probability).sum(-1) * others[:, None]
         log_sum_exp = logits.logsumexp(dim=-1)
-    return InfoNCEOutput(loss, distribution, log_sum_exp, nearest if top_k else None)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision is computed in float32; float32 and float64 stay as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return loss, distribution, log_sum_exp, nearest
 
 
 def _nearest(similarity: Tensor, count: int) -> Tensor:

@@ -24,6 +24,11 @@ compiled = pytest.mark.skipif(
 BACKENDS = [pytest.param("cpu", marks=compiled), "reference"]
 
 
+def number(choice):
+    """A view's or a stream's, as operators take it."""
+    return (reference.VIEWS if choice in reference.VIEWS else reference.STREAMS).index(choice)
+
+
 def clips(count=30, bodies=2, frames=13, joints=17, seed=0) -> torch.Tensor:
     """(N, M, T, V, 3) float32; every third one lacks its last body."""
     g = torch.Generator().manual_seed(seed)
@@ -54,8 +59,8 @@ def exact(x, view="none", stream="joint", planar=False):
     """In float64."""
     index, joints = torch.arange(len(x)), tables(x.shape[3])
     made = reference.augment(
-        x.double(), index, index, index % 3, SEED, PURPOSE, view, joints["flip"], stream,
-        joints["parents"], planar, torch.float64,
+        x.double(), index, index, index % 3, SEED, PURPOSE, number(view), joints["flip"],
+        number(stream), joints["parents"], planar, torch.float64,
     )  # fmt: skip
     return made.permute(0, 4, 2, 3, 1)
 

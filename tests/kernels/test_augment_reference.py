@@ -30,6 +30,11 @@ KNOWN = [
 ]
 
 
+def number(choice):
+    """A view's or a stream's, as operators take it."""
+    return (reference.VIEWS if choice in reference.VIEWS else reference.STREAMS).index(choice)
+
+
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
 def test_philox_gives_the_published_words(counter, key, words):
     found = philox(tuple(torch.tensor([c]) for c in counter), key)
@@ -155,8 +160,8 @@ def a_view(x: np.ndarray, clip: int, view: str, stream: str, planar: bool) -> np
 def test_a_view_is_the_formulas_one_after_the_other(view, stream, planar):
     x, numbers = clips(24), torch.arange(100, 124)
     found = reference.augment(
-        x, torch.arange(24), numbers, torch.ones_like(numbers), SEED, PURPOSE, view, LAYOUT.flip,
-        stream, LAYOUT.parents, planar, torch.float64,
+        x, torch.arange(24), numbers, torch.ones_like(numbers), SEED, PURPOSE, number(view),
+        LAYOUT.flip, number(stream), LAYOUT.parents, planar, torch.float64,
     )  # fmt: skip
     for i in range(24):
         close(found[i], a_view(x[i].numpy(), int(numbers[i]), view, stream, planar))

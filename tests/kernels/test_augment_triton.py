@@ -15,7 +15,7 @@ from msclr.kernels._backend import interpreted
 from msclr.kernels.augment import reference
 
 pytest.importorskip("triton")
-from msclr.kernels.augment import triton_kernel  # noqa: E402
+from msclr.kernels.augment import triton_launch  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
 from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
 
@@ -27,6 +27,11 @@ ERROR = 4e-7  # of the largest coordinate; measured: 2.4e-7 in the worst of thes
 
 numbers = pytest.mark.skipif(bool(backends()["triton"]), reason=backends()["triton"])
 compiled = pytest.mark.skipif(interpreted(), reason="the interpreter compiles nothing")
+
+
+def number(choice):
+    """A view's or a stream's, as operators take it."""
+    return (reference.VIEWS if choice in reference.VIEWS else reference.STREAMS).index(choice)
 
 
 @pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
@@ -61,8 +66,8 @@ def assert_is_the_formula(x, view, stream, planar=False, dtype=torch.float32):
     index = torch.arange(CLIPS, device=DEVICE)
     joints = tables(x.shape[3])
     wanted = reference.augment(
-        x.double(), index, index, torch.ones_like(index), SEED, PURPOSE, view, joints["flip"],
-        stream, joints["parents"], planar, torch.float64,
+        x.double(), index, index, torch.ones_like(index), SEED, PURPOSE, number(view),
+        joints["flip"], number(stream), joints["parents"], planar, torch.float64,
     ).permute(0, 4, 2, 3, 1)  # fmt: skip
     assert found.shape == wanted.shape and found.dtype == dtype
     # half a unit in the last place; Triton's interpreter cuts bfloat16 off where a GPU rounds
@@ -123,7 +128,7 @@ def test_a_row_that_is_not_there_is_nan_and_nothing_is_read():
     x = clips()
     index = torch.tensor([1, -1, 4, 0], device=DEVICE)
     for view in (0, 2):
-        found = triton_kernel.augment(
+        found = triton_launch.forward(
             x, index, index, index, 3, 0, view, tables(17)["flip"], 0, None, False, torch.float32
         )
         assert found[1:3].isnan().all() and found[[0, 3]].isfinite().all()
@@ -148,6 +153,6 @@ def test_the_op_is_a_proper_one():
 def test_the_program_keeps_to_its_registers(capability, view, stream):
     x, index, joints = torch.zeros(4, 2, 50, 25, 3), torch.arange(4), torch.arange(25)
     arguments = x, index, index, index, 3, 0, view, joints, stream, joints, False, torch.float32
-    (program,) = compile_launches(capability, lambda: triton_kernel.augment(*arguments))
+    (program,) = compile_launches(capability, lambda: triton_launch.forward(*arguments))
     assert program.stack == 0, "it spills"
     assert program.shared <= SHARED_BYTES[capability]

@@ -15,9 +15,10 @@ import torch
 from msclr.kernels import backends, masked_graph_conv
 from msclr.kernels._backend import interpreted
 from msclr.kernels.graph_conv import reference
+from msclr.kernels.graph_conv.operator import Arguments
 
 triton = pytest.importorskip("triton")
-from msclr.kernels.graph_conv import triton_kernel  # noqa: E402
+from msclr.kernels.graph_conv import triton_launch  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
 from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
 
@@ -233,7 +234,7 @@ def test_statistics_are_those_of_the_stored_result(dtype):
     (*tensors, _), options = arguments(*CASES["mixed layouts"], dtype=dtype)
     tensors = [t.to(DEVICE) for t in tensors]
     options = {name: option.to(DEVICE) for name, option in options.items()}
-    y, statistics = triton_kernel.forward_with_statistics(*tensors, **options)
+    y, statistics = triton_launch.forward_with_statistics(Arguments(*tensors, **options))
     assert torch.equal(y, graph_conv(*tensors, **options))
     wide = y.double()  # 0 in masked joints
     expected = torch.stack([wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3))])
@@ -375,8 +376,8 @@ def programs_of(capability, precision, c_in, c_out, v):
     graph = None, None, options["support"]
 
     def call():
-        triton_kernel.forward_with_statistics(x, weight, bias, adjacency, *graph)
-        triton_kernel.backward(grad, x, weight, bias, adjacency, *graph, *[True] * 4)
+        triton_launch.forward_with_statistics(Arguments(x, weight, bias, adjacency, *graph))
+        triton_launch.backward(grad, x, weight, bias, adjacency, *graph, *[True] * 4)
 
     with float32_products(of_float32):
         return compile_launches(capability, call)
@@ -425,9 +426,11 @@ def spills(program):
 @compiled
 def test_a_program_that_spills_is_caught(monkeypatch):
     few = {"BLOCK_M": 128, "BLOCK_N": 64, "BLOCK_C": 64, "num_warps": 4, "maxnreg": 128}
-    monkeypatch.setattr(triton_kernel, "_convolve_blocks", lambda *_: few)
+    monkeypatch.setattr(triton_launch, "_convolve_blocks", lambda *_: few)
     x, weight, bias, adjacency, _ = arguments(2, 64, 64, 50, 25, 3, None, dtype=torch.bfloat16)[0]
-    found = compile_launches(90, lambda: triton_kernel.forward(x, weight, bias, adjacency))
+    found = compile_launches(
+        90, lambda: triton_launch.forward(x, weight, bias, adjacency, None, None, None)
+    )
     assert [spills(program) for program in found] == [False, True]
 
 
@@ -438,7 +441,7 @@ def test_sizes_of_1_compile():
     x, weight, bias, adjacency, grad = tensors
 
     def call():
-        triton_kernel.forward_with_statistics(x, weight, bias, adjacency)
-        triton_kernel.backward(grad, x, weight, bias, adjacency, *[None] * 3, *[True] * 4)
+        triton_launch.forward_with_statistics(Arguments(x, weight, bias, adjacency))
+        triton_launch.backward(grad, x, weight, bias, adjacency, *[None] * 3, *[True] * 4)
 
     assert len(compile_launches(90, call)) == 7

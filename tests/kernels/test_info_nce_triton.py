@@ -16,7 +16,7 @@ from msclr.kernels import backends, info_nce
 from msclr.kernels._backend import interpreted
 
 pytest.importorskip("triton")
-from msclr.kernels.info_nce import triton_kernel  # noqa: E402
+from msclr.kernels.info_nce import triton_launch  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
 from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
 
@@ -112,7 +112,7 @@ def test_outputs_and_gradients_are_those_of_the_formula(case, dtype):
 @pytest.mark.parametrize("splits", [1, 4])
 @pytest.mark.parametrize("top_k", [1, 16])
 def test_of_equal_similarities_the_lower_row_comes_first(top_k, splits, monkeypatch):
-    monkeypatch.setattr(triton_kernel, "_programs", lambda _: splits)
+    monkeypatch.setattr(triton_launch, "_programs", lambda _: splits)
     g = torch.Generator().manual_seed(0)
     corners = [torch.randint(0, 2, s, generator=g) - 0.5 for s in [(2, 3, 4), (3, 4), (70, 4)]]
     tensors = [c.to(DEVICE) for c in corners]  # similarities are exact: 0, 0.5 or 1
@@ -129,7 +129,7 @@ def test_splits_of_the_bank_change_nothing_beyond_rounding(monkeypatch):
     options = {"teacher": 0, "top_k": 3, "positives": "mined"}
     found = []
     for splits in (1, 2, 3, 5):
-        monkeypatch.setattr(triton_kernel, "_programs", lambda _, splits=splits: splits)
+        monkeypatch.setattr(triton_launch, "_programs", lambda _, splits=splits: splits)
         found.append(info_nce(*tensors, **options, backend="triton"))
     for other in found[1:]:
         torch.testing.assert_close(tuple(other), tuple(found[0]), rtol=1e-13, atol=1e-13)
@@ -280,12 +280,12 @@ def launch_all(dtype, dim, top_k=1):
         torch.zeros(s, dtype=dtype) for s in [(3, 128, dim), (128, dim), (4096, dim)]
     )
     scalar = torch.tensor(0.07, dtype=torch.float64)
-    loss, distribution, log_sum_exp, nearest, mean, positive = triton_kernel.forward(
+    loss, distribution, log_sum_exp, nearest, mean, positive = triton_launch.forward(
         queries, keys, bank, scalar, 0, top_k, None, True
     )
-    triton_kernel.backward(
-        loss, distribution, log_sum_exp, queries, keys, bank, scalar, 0, None, nearest,
-        log_sum_exp, mean, positive, True, True, True, True,
+    triton_launch.backward(
+        loss, distribution, log_sum_exp, queries, keys, bank, scalar, 0, top_k, None, True,
+        log_sum_exp, nearest, mean, positive, True, True, True, True,
     )  # fmt: skip
 
 

@@ -197,14 +197,14 @@ def test_a_call_past_the_checks_of_python_stays_within_its_memory():
     ]:
         with pytest.raises(RuntimeError, match=f"{name} must"):
             torch.ops.msclr.info_nce(*arguments)
-    out = torch.ops.msclr.info_nce(*good, 0)
-    grads, kept = [torch.ones(2, 3)] * 3, [out[2], *out[4:]]
+    out = torch.ops.msclr.info_nce(*good, 0, 1)
+    grads, kept = [torch.ones(2, 3)] * 3, out[2:]
     backward = torch.ops.msclr.info_nce_backward
     for i, wrong in enumerate([*grads, *kept]):
         changed = [*grads, *kept]
         changed[i] = wrong[..., 1:]
         with pytest.raises(RuntimeError, match="must be"):
-            backward(*changed[:3], *good, 0, None, None, *changed[3:], *[True] * 4)
+            backward(*changed[:3], *good, 0, 1, None, False, *changed[3:], *[True] * 4)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from itertools import product
+from itertools import permutations, product
 
 import pytest
 import torch
@@ -18,12 +18,7 @@ from msclr.kernels import _backend, backends, multi_view_info_nce
 from msclr.kernels._backend import interpreted
 
 pytest.importorskip("triton")
-from msclr.kernels.info_nce import (  # noqa: E402
-    multi_view_op,
-    multi_view_plan,
-    multi_view_reference,
-    multi_view_triton,
-)
+from msclr.kernels.multi_view import plan, reference, triton_launch  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
 from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
 
@@ -133,12 +128,14 @@ def test_candidates_of_all_clips_are_the_reference(
     scalar = torch.tensor(temperature, dtype=torch.float64, device=DEVICE)
     leaves = [t.requires_grad_() for t in (views, scalar, candidates, bank)]
 
-    def run(function, *name):
-        loss = function(*name, views, scalar, bank, PAIRS[pairs], negatives, candidates, first)
+    flat = [view for pair in PAIRS[pairs] or permutations(range(2), 2) for view in pair]
+
+    def run(function):
+        loss, *_ = function(views, scalar, flat, candidates, first, bank, negatives == "batch")
         return loss, *torch.autograd.grad(loss, leaves)
 
-    expected = run(multi_view_reference.multi_view_info_nce)
-    found = run(multi_view_op.multi_view_info_nce, multi_view_op.TRITON)
+    expected = run(reference.multi_view_info_nce)
+    found = run(torch.ops.msclr.multi_view_info_nce_triton)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -147,7 +144,7 @@ def test_splits_change_nothing_beyond_rounding(monkeypatch):
     tensors = arguments(2, 70, 5, 80)
     found = []
     for programs in (1, 40):
-        monkeypatch.setattr(multi_view_triton, "_programs", lambda _, n=programs: n)
+        monkeypatch.setattr(triton_launch, "_programs", lambda _, n=programs: n)
         found.append(loss_and_gradients("triton", tensors, negatives="batch"))
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-7)
     assert not torch.equal(found[1][2], found[0][2]), "nothing was split"
@@ -365,10 +362,10 @@ def test_what_does_not_fit_is_named():
 @pytest.mark.parametrize("pairs", [(0, 1), (0, 1, 1, 0), (0, 1, 1, 2, 2, 1), (2, 0, 2, 1)])
 @pytest.mark.parametrize("programs", [1, 7, 100])
 def test_regions_hold_every_similarity_once(programs, pairs, all_views, shared):
-    meetings = multi_view_plan.Meetings(pairs, 3, all_views)
+    meetings = plan.Meetings(pairs, 3, all_views)
     clips = 30 if shared else 45
-    sizes = multi_view_plan.Sizes(30, clips, 20, 8, programs)
-    regions = multi_view_plan.regions(meetings, shared, sizes, torch.device("cpu"))
+    sizes = plan.Sizes(30, clips, 20, 8, programs)
+    regions = plan.regions(meetings, shared, sizes, torch.device("cpu"))
     counts, places, splits = regions.counts.tolist(), Counter(), Counter()
     for table, bank in ((regions.of_clips, False), (regions.of_bank, True)):
         for i, j, a, a_end, b, b_end, split, other in table.tolist():
@@ -395,8 +392,8 @@ def launch_all(dtype, dim):
     """Forward, and backward with every gradient, of which only launches matter."""
     views = torch.zeros(2, 4096, dim, dtype=dtype)
     call = views, torch.tensor(0.07, dtype=torch.float64), [0, 1, 1, 0], None, 0, None, False
-    loss, *saved = multi_view_triton.forward(*call)
-    multi_view_triton.backward(loss, *call, *saved, True, True, False, False)
+    loss, *saved = triton_launch.forward(*call)
+    triton_launch.backward(loss, *call, *saved, True, True, False, False)
 
 
 @compiled

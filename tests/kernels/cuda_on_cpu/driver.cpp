@@ -1,7 +1,7 @@
 // What the tests call through ctypes: the operator on the CPU, and kernels with known faults, to
 // see that the machine finds them.
 
-#include "../../../csrc/cuda/graph_conv/operator.h"
+#include "../../../csrc/graph_conv/cuda/operator.h"
 #include "machine.h"
 
 using namespace msclr::gpu;

@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from msclr.kernels.graph_conv.op import empty_activations
+from msclr.kernels.graph_conv.operator import empty_activations
 
 FOLDER = Path(__file__).parent
-SOURCES = FOLDER.parents[2] / "csrc/cuda"
+SOURCES = FOLDER.parents[2] / "csrc/graph_conv"
 FLAGS = shlex.split(
     "-std=c++20 -O1 -g0 -shared -fPIC -fno-strict-aliasing "
     "-fsanitize=undefined -fsanitize-undefined-trap-on-error -U_FORTIFY_SOURCE"
 )
 ORDERS = ("forward", "backward", "shuffled")  # in which a block's threads take their turns
-TYPES = (  # as in csrc/cuda/view.h
+TYPES = (  # as in csrc/graph_conv/cuda/view.h
     torch.float32,
     torch.float64,
     torch.float16,

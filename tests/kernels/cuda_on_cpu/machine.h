@@ -31,7 +31,7 @@ class Guarded {
   int64_t bytes_, mapped_;
 };
 
-// What GraphConv's kernels are launched on, see csrc/cuda/graph_conv/launches.h.
+// What GraphConv's kernels are launched on, see csrc/graph_conv/cuda/launches.h.
 class Device {
  public:
   Device(Order order, int blocks) : order_(order), blocks_(blocks) {}

@@ -1,0 +1,81 @@
+// Multi-view InfoNCE on the CPU. Every view is anchor and candidate: logits come a tile of 128 x
+// 128 at a time, forward for their sums of exponentials, backward to be turned into gradients, so
+// that memory is a few times the views', never (B, B).
+//
+// Between two views of one process, the tile of anchors i and candidates j is, transposed, that of
+// anchors j and candidates i: one product and one exponential serve both. That makes one product
+// forward and three backward. An implementation by matrices needs three in all, for it keeps the
+// logits, but then its time goes into reading and writing (B, B) matrices.
+
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "cpu/backward.h"
+#include "cpu/forward.h"
+
+namespace {
+
+using namespace msclr;
+using namespace msclr::multi_view_cpu;
+
+// Calls f with a number of the type to compute in.
+template <class F>
+void with_number_type(const Tensor& views, const F& f) {
+  views.scalar_type() == ScalarType::Double ? f(double()) : f(float());
+}
+
+double checked(const Tensor& temperature) {
+  STD_TORCH_CHECK(temperature.numel() == 1, "temperature must be a scalar");
+  const double value = values<double>(temperature, "temperature")[0];
+  STD_TORCH_CHECK(value > 0, "temperature must be positive, got ", value);
+  return value;
+}
+
+std::tuple<Tensor, Tensor, Tensor> multi_view_info_nce(
+    const Tensor& views, const Tensor& temperature, const std::vector<int64_t>& pairs,
+    const OptionalTensor& candidates, int64_t first, const OptionalTensor& bank, bool all_views) {
+  const Problem problem(views, pairs, candidates, first, bank, all_views);
+  const int64_t count = problem.pairs.views();
+  const ScalarType type =
+      views.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const Outputs out{torch::stable::new_empty(views, {}, type),
+                    torch::stable::new_empty(views, {count, count, problem.batch}, type),
+                    torch::stable::new_empty(views, {count, count, problem.batch}, type)};
+  with_number_type(views, [&]<class S>(S) {
+    const Blocks<S> blocks(problem, checked(temperature));
+    Forward<S>(problem, blocks, out).run();
+  });
+  return {out.loss, out.negatives, out.positives};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> multi_view_info_nce_backward(
+    const Tensor& grad, const Tensor& views, const Tensor& temperature,
+    const std::vector<int64_t>& pairs, const OptionalTensor& candidates, int64_t first,
+    const OptionalTensor& bank, bool all_views, const Tensor& negatives, const Tensor& positives,
+    bool want_views, bool want_temperature, bool want_candidates, bool want_bank) {
+  const Problem problem(views, pairs, candidates, first, bank, all_views);
+  want_candidates = want_candidates && candidates;
+  want_bank = want_bank && bank;
+  auto like = [](const Tensor& of, bool wanted) {
+    return wanted ? torch::stable::new_empty(of, of.sizes()) : torch::stable::new_empty(of, {0});
+  };
+  const Gradients out{{like(views, want_views), like(problem.tensors[kCandidates], want_candidates),
+                       like(problem.tensors[kBank], want_bank)},
+                      {want_views, want_candidates, want_bank},
+                      like(temperature, want_temperature),
+                      want_temperature};
+  with_number_type(views, [&]<class S>(S) {
+    const double value = checked(temperature), scale = values<double>(grad, "grad")[0];
+    const Blocks<S> blocks(problem, value);
+    Backward<S>(problem, blocks, negatives, positives, out).run(scale / problem.batch, value);
+  });
+  return {out.rows[kAnchors], out.temperature, out.rows[kCandidates], out.rows[kBank]};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(msclr, CPU, m) {
+  m.impl("multi_view_info_nce", TORCH_BOX(&multi_view_info_nce));
+  m.impl("multi_view_info_nce_backward", TORCH_BOX(&multi_view_info_nce_backward));
+}

@@ -1,0 +1,179 @@
+"""How an operator is declared: schema, fake tensors, autograd, autocast and backends, in one place.
+
+A declaration (``kernels/<op>/operator.py``) gives the schema and what cannot be read off it; all
+else follows. ``msclr::<name>`` is compiled code (``csrc/<op>/``), ``msclr::<name>_triton`` the same
+operator in Triton, which needs no compiler. The gradients are one more operator each,
+``<name>_backward(grads of the outputs, *arguments, *kept outputs, *wanted) -> gradients``, with
+an empty tensor in place of a gradient that is not wanted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from msclr.kernels._backend import choose, has_triton, load_library
+
+
+def define(
+    name: str,
+    schema: str,
+    *,
+    fake: Callable,
+    triton: str,
+    gradients: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    differentiable: int = 1,
+    keeps: tuple[str, ...] = (),
+    forgets: Callable[[dict[str, bool]], tuple[str, ...]] = lambda wanted: (),
+) -> None:
+    """Define ``msclr::<name>`` and ``msclr::<name>_triton``, with their backward operators.
+
+    Args:
+        name: as in ``STABLE_TORCH_LIBRARY_IMPL(msclr, CPU, m)`` of ``csrc/<op>/cpu.cpp``.
+        schema: arguments and results, ``(Tensor x, ..) -> (Tensor loss, ..)``.
+        fake: the operator on fake tensors: empty results.
+        triton: the module whose ``forward`` and ``backward`` run on Triton; imported when called.
+        gradients: arguments that can have one, and what makes an empty gradient from each; None
+            where nothing is differentiable.
+        differentiable: how many results, counted from the first, have gradients.
+        keeps: the results that the backward pass is given.
+        forgets: from which gradients are wanted, the arguments that the backward pass then does not
+            read: they are not kept, and None takes their place.
+    """
+    parsed = torch._C.parse_schema(f"msclr::{name}{schema}")
+    spec = _Spec(
+        [a.name for a in parsed.arguments],
+        [r.name for r in parsed.returns],
+        dict(gradients or {}),
+        differentiable,
+        keeps,
+        forgets,
+    )
+    for op in (name, f"{name}_triton"):
+        torch.library.define(f"msclr::{op}", schema)
+        torch.library.register_fake(f"msclr::{op}", fake)
+        if gradients:
+            backward_schema = _backward_schema(schema, spec)
+            torch.library.define(f"msclr::{op}_backward", backward_schema)
+            torch.library.register_fake(f"msclr::{op}_backward", spec.fake_backward)
+            _differentiate(op, spec)
+    for op, function in ((f"{name}_triton", "forward"), (f"{name}_triton_backward", "backward")):
+        if function == "forward" or gradients:
+            torch.library.impl(f"msclr::{op}", ("cpu", "cuda"), _lazily(triton, function))
+
+
+class Operator:
+    """A public function's backends: the operators of :func:`define`, and the reference."""
+
+    def __init__(self, name: str, autocast: bool = False, **backends: Callable):
+        """``autocast``: whether the first argument becomes autocast's dtype where that is on."""
+        self.name, self.autocast = name, autocast
+        usable = {"reference": True, "triton": has_triton()}
+        self.backends = {b: run for b, run in backends.items() if usable.get(b, load_library())}
+
+    def __call__(self, backend: str | None, arguments: tuple) -> Any:
+        """Run the named backend, or the one that is chosen for the first argument's device."""
+        first, *rest = arguments
+        run = choose(self.name, self.backends, backend, first.device)
+        if forward_ad._current_level >= 0 and run is not self.backends["reference"]:
+            self._refuse_tangents(arguments)
+        if not torch.is_autocast_enabled(first.device.type):
+            return run(*arguments)
+        if self.autocast:
+            first = first.to(torch.get_autocast_dtype(first.device.type))
+        with torch.autocast(first.device.type, enabled=False):
+            return run(first, *rest)
+
+    def _refuse_tangents(self, arguments: tuple) -> None:
+        """The dispatcher would drop them, and derivatives would be 0 without a word."""
+        for argument in arguments:
+            if torch.is_tensor(argument) and forward_ad.unpack_dual(argument).tangent is not None:
+                raise NotImplementedError(
+                    f"{self.name} has no forward-mode derivatives here; backend='reference' has"
+                )
+
+
+class _Spec(NamedTuple):
+    """What autograd needs to know of an operator, see :func:`define`."""
+
+    arguments: list[str]
+    results: list[str]
+    gradients: dict[str, Callable[[Tensor], Tensor]]
+    differentiable: int
+    keeps: tuple[str, ...]
+    forgets: Callable[[dict[str, bool]], tuple[str, ...]]
+
+    def fake_backward(self, *given: Any) -> tuple[Tensor, ...]:
+        arguments = dict(zip(self.arguments, given[self.differentiable :], strict=False))
+        wanted = given[-len(self.gradients) :]
+        return tuple(
+            like(arguments[name]) if want and arguments[name] is not None else given[0].new_empty(0)
+            for (name, like), want in zip(self.gradients.items(), wanted, strict=True)
+        )
+
+    def save(self, ctx: Any, inputs: tuple, output: Any) -> None:
+        results = dict(zip(self.results, output, strict=True)) if self.keeps else {}
+        ctx.mark_non_differentiable(*list(results.values())[self.differentiable :])
+        forgotten = self.forgets(self._wanted(ctx))
+        kept = [
+            None if name in forgotten else value
+            for name, value in zip(self.arguments, inputs, strict=True)
+        ]
+        kept += [results[name] for name in self.keeps]
+        ctx.save_for_backward(*(v if torch.is_tensor(v) else None for v in kept))
+        ctx.numbers = [None if torch.is_tensor(v) else v for v in kept]
+
+    def restore(self, ctx: Any) -> list[Any]:
+        """What the backward operator is given after the results' gradients."""
+        pairs = zip(ctx.saved_tensors, ctx.numbers, strict=True)
+        kept = [number if tensor is None else tensor for tensor, number in pairs]
+        return [*kept, *self._wanted(ctx).values()]
+
+    def spread(self, ctx: Any, found: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        """The gradients as autograd wants them, one for each argument."""
+        wanted = self._wanted(ctx)
+        named = {n: g for n, g in zip(self.gradients, found, strict=True) if wanted[n]}
+        return tuple(named.get(name) for name in self.arguments)
+
+    def _wanted(self, ctx: Any) -> dict[str, bool]:
+        return {g: ctx.needs_input_grad[self.arguments.index(g)] for g in self.gradients}
+
+
+def _differentiate(op: str, spec: _Spec) -> None:
+    backward = getattr(torch.ops.msclr, f"{op}_backward")
+
+    def gradients(ctx, *grads):
+        return spec.spread(ctx, backward(*grads[: spec.differentiable], *spec.restore(ctx)))
+
+    def refuse(ctx, *_):
+        # Without this, autograd would take the gradients for constants.
+        raise NotImplementedError(
+            f"msclr::{op} has no second derivatives; backend='reference' has them"
+        )
+
+    torch.library.register_autograd(f"msclr::{op}", gradients, setup_context=spec.save)
+    torch.library.register_autograd(f"msclr::{op}_backward", refuse)
+
+
+def _backward_schema(schema: str, spec: _Spec) -> str:
+    arguments = re.sub(r"=[^,)]+", "", schema[1 : schema.index(") ->")])
+    grads = [f"Tensor grad_{i}" for i in range(spec.differentiable)]
+    kept = [f"Tensor {name}" for name in spec.keeps]
+    wanted = [f"bool want_{name}" for name in spec.gradients]
+    found = ", ".join(["Tensor"] * len(spec.gradients))
+    return f"({', '.join([*grads, arguments, *kept, *wanted])}) -> ({found})"
+
+
+def _lazily(module: str, function: str) -> Callable:
+    """A function of a module that is imported, and Triton with it, at the first call."""
+
+    def run(*arguments):
+        return getattr(import_module(module), function)(*arguments)
+
+    return run
