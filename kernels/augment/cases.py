@@ -1,0 +1,56 @@
+"""Awkward inputs of augment, float64 on the CPU: for tests, and to qualify backends."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from msclr.kernels._cases import Draw
+from msclr.kernels.augment.operator import Arguments
+from msclr.kernels.augment.reference import STREAMS, VIEWS
+
+
+def make(
+    view: str,
+    stream: str = "joint",
+    clips: int = 6,
+    bodies: int = 2,
+    frames: int = 13,
+    joints: int = 17,
+    planar: bool = False,
+) -> Arguments:
+    """Every third clip lacks its last body; clips come in another order, one of them twice."""
+    draw = Draw()
+    x = draw.normal(clips, bodies, frames, joints, 3)
+    x[::3, -1] = 0
+    index = torch.cat([torch.arange(clips).flip(0), torch.zeros(min(clips, 1), dtype=torch.int64)])
+    return Arguments(
+        x,
+        index,
+        index + 100,
+        index % 3,
+        -(2**62) - 3,
+        2,
+        VIEWS.index(view),
+        torch.arange(joints).flip(0),
+        STREAMS.index(stream),
+        torch.arange(joints) // 2,
+        planar,
+        torch.float32,
+    )
+
+
+CASES = {
+    "as they are": partial(make, "none"),
+    "normal": partial(make, "normal"),
+    "extreme": partial(make, "extreme"),
+    "normal, motion": partial(make, "normal", "motion"),
+    "extreme, bone": partial(make, "extreme", "bone"),
+    "extreme, in the plane": partial(make, "extreme", "motion", planar=True),
+    "one frame, one joint": partial(make, "extreme", "bone", 3, 1, 1, 1),
+    "shorter than the blur": partial(make, "extreme", "motion", 4, 1, 5, 3),
+    "no clips": partial(make, "extreme", clips=0),
+    "long and wide": partial(make, "extreme", "bone", 9, 2, 70, 43),
+}
+LARGE = {"long and wide"}  # for Triton's interpreter
