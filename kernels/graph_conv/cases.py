@@ -72,7 +72,6 @@ CASES = {
     "mixed layouts, one without joints": partial(make, 4, 3, 4, 2, 5, 2, (5, 0, 3)),
     "mixed layouts, any adjacency": partial(make, 4, 3, 5, 2, 9, 3, (9, 6), dense=True),
     "no sample": partial(make, 0, 3, 4, 2, 5),
-    "no frame": partial(make, 2, 3, 4, 0, 5),
     "wide tiles of joints sorted by partition": partial(make, 5, 48, 40, 40, 42, 3, (42, 25)),
     "many frames": partial(make, 7, 32, 32, 75, 25),
 }

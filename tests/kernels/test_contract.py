@@ -1,0 +1,254 @@
+"""Every operator on every backend, code path and dtype, held against the reference in float64."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch.func import jvp
+
+from msclr.kernels import backends
+from msclr.kernels._backend import interpreted
+from msclr.kernels._cases import converted
+from tests.kernels import contract as kit
+from tests.kernels.contract import BACKENDS, CONTRACTS, HALVES, Backend, results_of
+from tests.kernels.interpreter import passed_in_the_interpreter
+
+OPERATORS = list(CONTRACTS.values())
+
+
+@pytest.fixture(params=BACKENDS, ids=str)
+def backend(request):
+    with request.param.chosen():
+        yield request.param
+
+
+# What Python does is the same for every code path of the compiled operators.
+one_code_path = pytest.mark.parametrize(
+    "backend", [Backend("cpu"), Backend("triton"), Backend("cuda")], indirect=True, ids=str
+)
+
+
+@pytest.fixture(params=OPERATORS, ids=lambda c: c.name)
+def operator(request, backend):
+    if backend.name not in request.param.run.backends:
+        pytest.skip(f"{request.param.name} has no such backend")
+    return request.param
+
+
+def usual(operator, backend, dtype=torch.float32):
+    arguments = operator.cases.CASES[operator.usual]()
+    return converted(arguments, dtype, backend.device)
+
+
+def op_of(operator, backend):
+    suffix = "_triton" if backend.name == "triton" else ""
+    return getattr(torch.ops.msclr, operator.name + suffix)
+
+
+def each_case():
+    return [
+        pytest.param(contract, case, id=f"{contract.name}: {case}")
+        for contract in OPERATORS
+        for case in contract.cases.CASES
+    ]
+
+
+@pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
+def test_triton_in_the_interpreter():
+    assert passed_in_the_interpreter(__file__, "-k", "triton and not interpreter") >= 60
+
+
+@pytest.mark.parametrize(("contract", "case"), each_case())
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_results_and_gradients_are_the_references(contract, case, dtype, backend):
+    if backend.name not in contract.run.backends or dtype not in contract.dtypes:
+        pytest.skip("not of this operator")
+    if interpreted() and case in contract.cases.LARGE:
+        pytest.skip("too large for the interpreter")
+    arguments = converted(contract.cases.CASES[case](), dtype, backend.device)
+    exact = kit.in_float64(contract, arguments)
+    found, plain = (results_of(contract, b, arguments) for b in (backend.name, "reference"))
+    assert found.keys() == exact.keys()
+    for name, result in found.items():
+        if result.is_floating_point() and result.numel():
+            assert result.isfinite().all(), f"{name} is not finite"
+            allowed = 1e-9
+            if dtype == torch.float32:
+                allowed = 2e-6 + 4 * kit.error_of(plain[name], exact[name])
+                # The log-sum-exp is rounded between the passes, to digits of the largest logit.
+                allowed += 2**-23 * contract.largest_logit(arguments)
+            assert kit.error_of(result, exact[name]) <= allowed, name
+        elif dtype == torch.float64:
+            assert torch.equal(result, exact[name]), name
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_half_precision_is_no_further_off_than_pytorch(operator, backend, dtype):
+    if interpreted() and dtype == torch.bfloat16:
+        pytest.skip("the interpreter cuts bfloat16 off where a GPU rounds")
+    for case in (operator.usual, *operator.cases.LARGE):
+        if interpreted() and case in operator.cases.LARGE:
+            continue
+        arguments = converted(operator.cases.CASES[case](), dtype, backend.device)
+        exact = kit.in_float64(operator, arguments)
+        found, plain = (results_of(operator, b, arguments) for b in (backend.name, "reference"))
+        for name, wanted in exact.items():
+            if wanted.is_floating_point():
+                ours, theirs = (kit.rms_of(r[name], wanted) for r in (found, plain))
+                floor = 1e-6 * wanted.abs().max().item()  # of what is float32 all the same
+                assert found[name].dtype == plain[name].dtype
+                assert ours <= 1.1 * theirs + floor, f"{case}: {name}"
+
+
+@one_code_path
+def test_opcheck_holds(operator, backend):
+    arguments = usual(operator, backend)
+    leaves = {name: getattr(arguments, name) for name in operator.gradients}
+    leaves = {name: t.requires_grad_() for name, t in leaves.items() if t is not None}
+    torch.library.opcheck(op_of(operator, backend), tuple(arguments._replace(**leaves)))
+
+
+@one_code_path
+def test_it_is_one_node_in_compile_and_export(operator, backend):
+    if backend.device == "cuda" or backend.name == "triton":
+        pytest.skip("traced alike: the operators differ in their names alone")
+    arguments = usual(operator, backend)
+    first = arguments[0].requires_grad_(operator.differentiable)
+
+    class Model(torch.nn.Module):
+        def forward(self, first):
+            return operator.public(type(arguments)(first, *arguments[1:]), backend=backend.name)
+
+    expected = Model()(first)
+    compiled = torch.compile(Model(), fullgraph=True, backend="aot_eager")(first)
+    torch.testing.assert_close(compiled, expected)
+    if operator.differentiable:
+        gradients = [torch.autograd.grad(y.square().sum(), first) for y in (compiled, expected)]
+        torch.testing.assert_close(*gradients)
+    program = torch.export.export(Model(), (first.detach(),))
+    names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert sum(f"msclr.{operator.name}" in name for name in names) == 1
+
+
+@one_code_path
+def test_it_may_be_used_twice_in_one_graph(operator, backend):
+    if not operator.differentiable:
+        pytest.skip("nothing to differentiate")
+    arguments = usual(operator, backend, torch.float64)
+
+    def twice(name):
+        first = arguments[0].detach().clone().requires_grad_()
+        once = operator.run(name, arguments._replace(**{arguments._fields[0]: first}))
+        scale = (once if torch.is_tensor(once) else once[0]).mean()
+        again = operator.run(name, arguments._replace(**{arguments._fields[0]: first * scale}))
+        result = again if torch.is_tensor(again) else again[0]
+        return torch.autograd.grad(result.square().sum(), first)[0]
+
+    torch.testing.assert_close(twice(backend.name), twice("reference"), rtol=1e-9, atol=1e-12)
+
+
+def test_any_strides_change_nothing(operator, backend):
+    arguments = usual(operator, backend, torch.float64 if operator.gradients else torch.float32)
+
+    def strided(name, value):
+        contiguous_only = name == "clips"
+        if not torch.is_tensor(value) or not value.dim() or contiguous_only:
+            return value
+        return (
+            value.repeat_interleave(2, -1)[..., ::2].mT.contiguous().mT
+            if value.dim() > 1
+            else (value.repeat_interleave(2)[::2])
+        )
+
+    changed = type(arguments)(*(strided(n, v) for n, v in arguments._asdict().items()))
+    expected, found = (results_of(operator, backend.name, a) for a in (arguments, changed))
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], msg=name)
+
+
+def test_a_gradient_may_be_wanted_alone(operator, backend):
+    if not operator.differentiable:
+        pytest.skip("nothing to differentiate")
+    arguments = usual(operator, backend, torch.float64)
+    every = results_of(operator, backend.name, arguments)
+    for name in operator.gradients:
+        if (value := getattr(arguments, name)) is None:
+            continue
+        leaf = value.detach().clone().requires_grad_()
+        out = operator.run(backend.name, arguments._replace(**{name: leaf}))
+        out = [out] if torch.is_tensor(out) else out[: operator.results]
+        total = sum((r * kit.upstream(r, i)).sum() for i, r in enumerate(out) if r.numel())
+        (alone,) = torch.autograd.grad(total, leaf)
+        torch.testing.assert_close(alone.cpu(), every[name], msg=name)
+
+
+def test_twice_gives_the_same_bits(operator, backend):
+    arguments = usual(operator, backend)
+    first, again = (results_of(operator, backend.name, arguments) for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_two_threads_get_what_one_gets(operator, backend):
+    if backend.name == "triton":
+        pytest.skip("Triton's launches are its own affair")
+    large = next(iter(operator.cases.LARGE))
+    dtype = torch.float32
+    arguments = converted(operator.cases.CASES[large](), dtype, backend.device)
+    alone = results_of(operator, backend.name, arguments)
+    with ThreadPoolExecutor(2) as pool:
+        together = pool.map(lambda _: results_of(operator, backend.name, arguments), range(4))
+    for result in together:
+        assert all(torch.equal(result[name], alone[name]) for name in alone)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc fills memory on request")
+def test_scratch_memory_may_hold_anything(operator, backend):
+    """malloc hands out bytes of 0x7f, 3e38 as a float, and torch.empty NaN."""
+    cases = {operator.usual, *operator.cases.LARGE} if not interpreted() else {operator.usual}
+    for case in cases:
+        arguments = converted(operator.cases.CASES[case](), torch.float32, backend.device)
+        clean = results_of(operator, backend.name, arguments)
+        mallopt, perturb = ctypes.CDLL(None).mallopt, -6
+        mallopt(perturb, 0x80)
+        torch.use_deterministic_algorithms(True)  # and torch.utils.deterministic fills
+        try:
+            dirty = results_of(operator, backend.name, arguments)
+        finally:
+            mallopt(perturb, 0)
+            torch.use_deterministic_algorithms(False)
+        assert all(torch.equal(clean[name], dirty[name]) for name in clean), case
+
+
+@one_code_path
+def test_autocast_does_what_it_says(operator, backend):
+    arguments = usual(operator, backend)
+    plain = results_of(operator, backend.name, arguments)
+    with torch.autocast(backend.device, torch.bfloat16):
+        cast = results_of(operator, backend.name, arguments)
+    if operator.run.autocast:
+        assert cast["result 0"].dtype == torch.bfloat16
+        assert all(cast[name].dtype == plain[name].dtype for name in operator.gradients)
+    else:
+        assert all(torch.equal(plain[name], cast[name]) for name in plain)
+
+
+@one_code_path
+def test_derivatives_that_are_not_there_are_an_error(operator, backend):
+    arguments = usual(operator, backend)
+    first = arguments[0].detach()
+
+    def run(x):
+        out = operator.run(backend.name, type(arguments)(x, *arguments[1:]))
+        return out if torch.is_tensor(out) else out[0]
+
+    with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
+        jvp(run, (first,), (torch.ones_like(first),))
+    if operator.differentiable:
+        leaf = first.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(run(leaf).square().sum(), leaf, create_graph=True)
+        with pytest.raises(NotImplementedError, match="no second derivatives"):
+            gradient.sum().backward()
