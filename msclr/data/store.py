@@ -1,6 +1,7 @@
 """The prepared data set on disk: one folder, written whole or not at all, read by memory map.
 
-dataset.json         layouts, units, splits, classes, frames, bodies, source, checksums, report
+dataset.json         layouts, units, size, splits, classes, frames, bodies, source, checksums,
+                     report
 train/  val/         <layout>.npy  (N, M, T, V, 3) float32, one file a layout; the last axis is
                                    x, y, z in metres, or x, y, score (see COORDINATES)
                      bodies.npy    (N, M) bool: which bodies are there
@@ -14,11 +15,13 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +29,7 @@ import numpy as np
 
 from msclr import __version__
 from msclr import layouts as layout_registry
+from msclr.data.size import body_size
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
 
@@ -87,6 +91,19 @@ class Store:
     bodies: int
     meta: dict[str, Any] = field(repr=False)
     coordinates: str = "xyz"
+
+    @cached_property
+    def size(self) -> dict[str, float | None]:
+        """Layout name -> the usual extent of a body, in the unit of the clips (see `body_size`).
+
+        Of the training clips, or of the validation clips where there are no others; None where no
+        clip can be measured. Read from dataset.json; measured now if it was prepared before the
+        size was kept there.
+        """
+        kept = self.meta.get("size") or {}
+        if self.layouts.keys() <= kept.keys():
+            return {name: kept[name] for name in self.layouts}
+        return _sizes(self.path, self.layouts, self.meta["splits"], self.coordinates)
 
     def split(self, name: str) -> Split:
         """The split `name` ("train" or "val"), memory-mapped. Raises InputError."""
@@ -245,7 +262,7 @@ class StoreWriter:
         """Write labels, names, checksums and dataset.json, and move the folder to `out`."""
         for split in self._splits.values():
             split.close(self._rows, self.bodies)
-        files = _files(self.layouts)
+        splits = {name: len(split.labels) for name, split in self._splits.items()}
         meta = {
             "format_version": FORMAT_VERSION,
             "version": __version__,
@@ -253,12 +270,13 @@ class StoreWriter:
             "layouts": {name: layout.to_dict() for name, layout in self.layouts.items()},
             "coordinates": self._coordinates,
             "units": COORDINATES[self._coordinates],
+            "size": _sizes(self._partial, self.layouts, splits, self._coordinates),
             "frames": self.frames,
             "bodies": self.bodies,
             "classes": self._meta["classes"],
-            "splits": {name: len(split.labels) for name, split in self._splits.items()},
+            "splits": splits,
             "source": self._meta["source"],
-            "checksums": _checksums(self._partial, files),
+            "checksums": _checksums(self._partial, _files(self.layouts)),
             "report": dict(report or {}),
         }
         _write_json(self._partial / "dataset.json", meta)
@@ -391,7 +409,21 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     for split in SPLITS:
         if not isinstance(meta["splits"].get(split), int):
             raise InputError(f"{path}: no clip count for {split!r}; prepare the data set again")
+    _check_size(path, meta.get("size"))
     return meta
+
+
+def _check_size(path: Path, size: Any) -> None:
+    """Data sets of older versions have no `size`; a layout without any body has None."""
+    if size is None:
+        return
+    if not isinstance(size, dict) or not all(
+        x is None or (type(x) in (int, float) and 0 < x < math.inf) for x in size.values()
+    ):
+        raise InputError(
+            f"{path}: 'size' is {size!r}, wanted a length above 0 for each layout; "
+            "prepare the data set again"
+        )
 
 
 def _read_layouts(folder: Path, described: Mapping[str, Any]) -> dict[str, Layout]:
@@ -432,6 +464,15 @@ def _load(path: Path, shape: tuple[int, ...], dtype: Any, mmap_mode: Any = None)
             f"{shape}; prepare the data set again"
         )
     return array
+
+
+def _sizes(
+    folder: Path, layouts: Iterable[str], splits: Mapping[str, int], coordinates: str
+) -> dict[str, float | None]:
+    """Layout name -> the size of the bodies in the files of `folder`, see `Store.size`."""
+    split = "train" if splits["train"] else "val"
+    maps = {name: np.load(folder / split / f"{name}.npy", mmap_mode="r") for name in layouts}
+    return {name: body_size(clips, coordinates == "xy_score") for name, clips in maps.items()}
 
 
 def _checksums(folder: Path, files: Iterable[str]) -> dict[str, str]:
