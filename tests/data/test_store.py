@@ -111,6 +111,29 @@ def test_a_layout_that_differs_from_the_known_one_is_refused(tmp_path):
         open_store(tmp_path / "set")
 
 
+def test_the_working_folder_may_change_after_opening(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    store = open_store("set")
+    monkeypatch.chdir("/")
+    assert store.path == folder
+    assert len(store.split("train")) == 3
+    rewrite_meta(folder, size=None)  # measured when asked for, from the files
+    monkeypatch.chdir(tmp_path)
+    store = open_store("set")
+    monkeypatch.chdir("/")
+    assert store.size[PAIR.name] > 0
+
+
+def test_a_tilde_is_the_home_folder(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_store("~/set").path == folder
+    with pytest.raises(InputError, match="exists and is not empty"):
+        writer("~/set")
+    with writer("~/other") as w:
+        w.finish()
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["other", "set"]
+
+
 def test_out_may_be_an_empty_folder_only(tmp_path):
     (tmp_path / "empty").mkdir()
     with writer(tmp_path / "empty") as w:
