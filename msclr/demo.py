@@ -58,7 +58,7 @@ def run_demo(
     seconds = time.perf_counter() - began
     page = _report(out, run_folder, rows, seed, seconds)
     figures = {"seed": seed, "seconds": round(seconds, 1), "page": str(page), **_figures(results)}
-    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures | {"summary": _summary(rows, page, run_folder)}
 
 
