@@ -311,8 +311,9 @@ def test_report_lines(tmp_path):
 
 
 def test_report_has_no_note_where_all_is_well(tmp_path):
-    clips = [random_clip(HIP, seed=i) for i in range(2)]
-    report = prepare(tmp_path / "out", {HIP: clips}, split=["train", "val"])
+    pair = Layout("arrays_pair_3", ["hip", "lhand", "rhand"], [["lhand", "hip"]], "hip")
+    clips = [random_clip(pair, seed=i) for i in range(2)]
+    report = prepare(tmp_path / "out", {pair: clips}, split=["train", "val"])
     assert not [line for line in report.lines() if line.startswith("note")]
 
 
@@ -361,7 +362,11 @@ LEFT[0], RIGHT[1] = 0, 0
             {"names": ["walk"]},
             r"clip 0 \('walk'\) has 2 bodies in view arrays_hip_2 but 1 in view arrays_tip_3",
         ),
-        ({HIP: [CLIP, EMPTY]}, {}, r"clip 1 \('clip1'\) has no body in view arrays_hip_2: .* miss"),
+        (
+            {HIP: [CLIP, EMPTY, EMPTY]},
+            {},
+            r"clip 1 \('clip1'\) has no body in view arrays_hip_2: .* miss",
+        ),
         ({HIP: [LEFT], TIP: [RIGHT]}, {}, "has no body that each of its views has"),
         ({HIP: [CLIP * 1e300]}, {}, "too large for float32 in view arrays_hip_2"),
         ({HIP: [CLIP * [1e308, -1e308, 1]]}, {"scale": 10}, "too large for float32"),
