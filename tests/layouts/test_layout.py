@@ -67,6 +67,18 @@ def test_adjacency_of_a_small_body(strategy, parts):
     torch.testing.assert_close(adjacency, expected(*parts), rtol=0, atol=1e-7)
 
 
+def test_directed_normalises_each_part_by_itself():
+    adjacency = Layout(**BODY).adjacency("directed")
+    parent, child = adjacency[1], adjacency[2]
+    assert torch.equal(adjacency[0], torch.eye(5))
+    assert parent[:, LKNE].tolist() == [1.0 if v == LHIP else 0.0 for v in range(5)]
+    assert child[:, LHIP].count_nonzero() == parent[LHIP].count_nonzero()
+    assert parent[:, NECK].tolist() == child[:, HEAD].tolist() == [0] * 5  # a root; a leaf
+    children = (child[:, NECK] > 0).nonzero().flatten().tolist()
+    assert children == sorted([HEAD, LHIP, RHIP])
+    assert child[children, NECK].tolist() == pytest.approx([1 / 3] * 3)
+
+
 def test_distances_end_at_one_hop_in_spatial_only():
     chain = Layout("chain", list("abcd"), [["b", "a"], ["c", "b"], ["d", "c"]], "a")
     # The released graphs take c and d for equally far: both directions are in part 1.
