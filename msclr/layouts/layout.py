@@ -27,8 +27,8 @@ class Layout:
     joints: 1 to 128 different joint names; their order is the order of the joint axis V.
     bones: (child, parent) pairs of joint names, the parent nearer to the centre. A bone that closes
         a loop comes after the ones that form the tree: a joint's parent is that of its first bone.
-        They lead from the centre to every joint, and each joint but the root has a parent; or there
-        are none at all.
+        Joints that no bone joins to the centre are allowed; of the others only one may be without a
+        parent.
     center: the joint from which graph distances are counted.
     aliases: further names that `msclr.layouts.get` answers to.
     flip: the (left, right) pairs of joints that change places in a mirror. None derives them from
@@ -76,7 +76,7 @@ class Layout:
             joints = _check.joints(joints)
             bones = _check.bones(bones, joints)
             center = _check.center(center, joints)
-            _tree.check(bones, joints, center)
+            _tree.check(bones, center)
             rules = _check.rules(landmarks or {}, derived or {}, joints)
             fields = {
                 "name": name,
