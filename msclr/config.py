@@ -22,7 +22,7 @@ _CHOICES = {
     "stream": ("joint", "motion", "bone"),
     "optimizer": ("sgd", "adamw"),
     "schedule": ("step", "cosine"),
-    "precision": ("fp32", "bf16", "fp16"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
     "queue_precision": ("fp32", "bf16"),
     "data_precision": ("fp32", "fp16"),
     "bodies": ("present", "all"),
@@ -72,7 +72,7 @@ class Recipe:
     milestones: list[int] = field(default_factory=lambda: [250])  # epochs
     warmup_steps: int = 0  # the rate grows linearly over them
 
-    precision: str = "bf16"
+    precision: str = "auto"  # bf16 where the device multiplies it natively, else fp32
     device: str = "auto"
     seed: int = 0
     log_every: int = 50  # steps

@@ -151,6 +151,11 @@ class SkeletonDataset:
             for name, clips in self._host.take(wanted).items()
         }
 
+    def close(self) -> None:
+        """End the thread that brings clips ahead of time, where they are not resident."""
+        if not self.resident:
+            self._host.close()
+
     def view(
         self,
         layout: str,

@@ -67,6 +67,12 @@ class HostClips:
             part, gathered = self._gather(wanted)
         return part.to_device(gathered)
 
+    def close(self) -> None:
+        """End the thread in the background; clips can still be taken."""
+        pool, self._pool, self._ahead = self._pool, None, None
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
     def _gather(self, wanted: Wanted) -> tuple[_Part, dict[str, Tensor]]:
         # one gathers at a time, so the two parts take turns, also if what was gathered is not taken
         part = self._parts.pop(0)
