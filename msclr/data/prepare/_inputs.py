@@ -87,8 +87,9 @@ def _refuse_equal_classes(classes: list[str]) -> None:
     for name, several in numbers.items():
         if len(several) > 1:
             *some, last = several
+            all_of = "both" if len(several) == 2 else "all"
             raise InputError(
-                f"the classes {', '.join(some)} and {last} are all called {name!r}; "
+                f"the classes {', '.join(some)} and {last} are {all_of} called {name!r}; "
                 "give each class a name of its own, or merge their labels"
             )
 
