@@ -2,56 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from msclr.layouts import _tree
-from msclr.layouts.layout import Layout
+
+if TYPE_CHECKING:
+    from msclr.layouts.layout import Layout
 
 _SHOWN = 5  # joints in one note
 
+logger = logging.getLogger(__name__)
 
-def notes(layout: Layout, pairs: bool = True) -> list[str]:
-    """A line for each odd thing about a layout: what it is, what follows, how to mend it.
-
-    pairs: also where no joints are a left-right pair, which some layouts say of themselves.
-    """
-    return [*_bone_notes(layout), *(_pair_notes(layout) if pairs else [])]
+_logged: set[str] = set()  # a layout is made again and again, as for each data set under it
 
 
-def _bone_notes(layout: Layout) -> list[str]:
-    if layout.num_joints == 1:
-        return []
+def log(layout: Layout, pairs: bool) -> None:
+    """Log the notes on a layout, each once. `pairs`: also that it has no left-right pairs."""
+    for note in (*_bone_notes(layout), *(_pair_notes(layout) if pairs else ())):
+        line = f"layout {layout.name}: {note}"
+        if line not in _logged:
+            _logged.add(line)
+            logger.warning(line)
+
+
+def _bone_notes(layout: Layout) -> Iterator[str]:
     if not layout.bones:
-        return ["it has no bones, so that its graph links no joints and its bone stream is 0"]
+        if layout.num_joints > 1:
+            yield "it has no bones, so that its graph links no joints and its bone stream is 0"
+        return
     hops = _tree.hops_from(layout.bones, layout.center)
-    if len(hops) == 1:
-        return [
-            f"its center {layout.center!r} has no bone, so that the graph knows no inwards and "
-            "outwards; add one, or choose a center that has some"
-        ]
-    found = []
-    apart = [joint for joint in layout.joints if joint not in hops]
-    if apart:
-        found.append(
-            f"no bones lead from its center {layout.center!r} to {_some(apart)}; add the missing "
-            "ones (also to outside_graph, where they are to be no links)"
+    if apart := [joint for joint in layout.joints if joint not in hops]:
+        yield (
+            f"no bones join {_some(apart)} to its center {layout.center!r}; add them, to "
+            "outside_graph too where they are to be no links"
         )
     root = _tree.root(layout.bones, layout.center)
     if root != layout.center:
-        found.append(
+        yield (
             f"its bones lead to {root!r} and not to its center {layout.center!r}; unless that is "
             "meant, write each as [child, parent], the parent nearer to the center"
         )
-    return found
 
 
-def _pair_notes(layout: Layout) -> list[str]:
-    if layout.num_joints == 1 or layout.mirror_pairs:
-        return []
-    return [
-        "no left-right pair is found among its joints' names, so that a mirror flip swaps none; if "
-        'it has two sides, add flip = [["left joint", "right joint"], …]'
-    ]
+def _pair_notes(layout: Layout) -> Iterator[str]:
+    if layout.num_joints > 1 and not layout.mirror_pairs:
+        yield (
+            "no left-right pair is found among the names of its joints, so that a mirror flip "
+            'swaps none; if it has two sides, add flip = [["left joint", "right joint"], …]'
+        )
 
 
 def _some(joints: Sequence[str]) -> str:

@@ -11,12 +11,17 @@ Bones = Sequence[tuple[str, str]]  # (child, parent), without circles
 
 
 def check(bones: Bones, center: str) -> None:
-    """Raise InputError for bones of which some are written [parent, child].
+    """Raise InputError for bones that leave out the centre, or are written [parent, child].
 
-    Such a bone leaves a joint without a parent, whose bone stream would be 0. Joints that no bone
-    joins to the centre are left alone: they may be meant so, and `notes` names them.
+    One of the latter leaves a joint without a parent, whose bone stream would be 0. Other joints
+    that no bone joins to the centre are left alone: they may be meant so, and are noted.
     """
     hops = hops_from(bones, center)
+    if bones and len(hops) == 1:
+        raise InputError(
+            f"center: no bone joins {center!r} to another joint; add one to the bones, or choose a "
+            "joint that has some"
+        )
     bones = [bone for bone in bones if bone[0] in hops]
     outwards = [bone for bone in bones if hops[bone[0]] < hops[bone[1]]]
     if outwards and not any(hops[child] > hops[parent] for child, parent in bones):

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from msclr.errors import InputError
-from msclr.layouts import _check, _tree
+from msclr.layouts import _check, _notes, _tree
 from msclr.layouts._mirror import pairs_from_names
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ class Layout:
     joints: 1 to 128 different joint names; their order is the order of the joint axis V.
     bones: (child, parent) pairs of joint names, the parent nearer to the centre. A bone that closes
         a loop comes after the ones that form the tree: a joint's parent is that of its first bone.
-        Joints that no bone joins to the centre are allowed; of the others only one may be without a
-        parent.
+        Of the joints that bones join to the centre, one alone is without a parent.
     center: the joint from which graph distances are counted.
     aliases: further names that `msclr.layouts.get` answers to.
     flip: the (left, right) pairs of joints that change places in a mirror. None derives them from
@@ -46,7 +45,9 @@ class Layout:
         from that landmark and need not be named here; the first counts if there are several. Other
         joints without an entry cannot be derived.
 
-    Raises InputError, one line that names the key and the mend, for anything else.
+    Raises InputError, one line that names the key and the mend, for anything else. What is odd but
+    may be meant so is logged as a warning, once a layout: joints that no bone joins to the centre,
+    or no left-right pair among the names.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Layout:
             raise InputError(f"layout {name!r}: {error}") from None
         for key, value in fields.items():
             object.__setattr__(self, key, value)  # the dataclass is frozen
+        _notes.log(self, pairs=flip is None)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "layout") -> Layout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tomllib
 from functools import cache
 from os import PathLike
@@ -10,13 +9,8 @@ from pathlib import Path
 
 from msclr.errors import InputError
 from msclr.layouts._check import did_you_mean
-from msclr.layouts._notes import notes
 from msclr.layouts.layout import Layout
 from msclr.paths import as_path
-
-logger = logging.getLogger(__name__)
-
-_noted: set[Layout] = set()  # the layouts whose notes are logged
 
 
 def get(name: str) -> Layout:
@@ -53,9 +47,6 @@ def load(path: str | PathLike[str]) -> Layout:
         rhip = "rhip"
         pelvis = { base = 0.9, lhip = 0.05, rhip = 0.05 }
 
-    What is odd but may be meant so is logged as a warning, such as joints that no bone reaches, or
-    that no left-right pair is found (flip = [] says that there are none). A `~` is expanded.
-
     Raises InputError, one line with the file, the key and the mend, for a wrong file.
     """
     try:
@@ -65,19 +56,16 @@ def load(path: str | PathLike[str]) -> Layout:
         raise InputError(f"{path}: cannot read the layout file: {error.strerror}") from None
     except ValueError as error:  # TOML's errors and those of UTF-8
         raise InputError(f"{path}: not a TOML file: {error}") from None
-    layout = Layout.from_dict(fields, source=str(path))
-    _log_notes(layout, pairs="flip" not in fields)
-    return layout
+    return Layout.from_dict(fields, source=str(path))
 
 
 def register(layout: Layout) -> None:
     """Let `get` find the layout under its name and aliases.
 
-    An equal layout may come again. What is odd about it is logged, as by `load`.
-    Raises InputError, and registers nothing, where a different one holds the name or an alias.
+    An equal layout may come again. Raises InputError, and registers nothing, where a different one
+    holds the name or an alias.
     """
     _enter(_by_name(), layout)
-    _log_notes(layout)
 
 
 @cache
@@ -87,14 +75,6 @@ def _by_name() -> dict[str, Layout]:
     for file in sorted(Path(__file__).parent.glob("*.toml")):
         _enter(table, load(file))
     return table
-
-
-def _log_notes(layout: Layout, pairs: bool = True) -> None:
-    """Once a layout and process. `pairs`: also that it has none."""
-    if layout not in _noted:
-        _noted.add(layout)
-        for note in notes(layout, pairs):
-            logger.warning("layout %s: %s", layout.name, note)
 
 
 def _enter(table: dict[str, Layout], layout: Layout) -> None:
