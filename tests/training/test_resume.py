@@ -21,6 +21,7 @@ from msclr.data import dataset
 from msclr.errors import InputError
 from msclr.training import checkpoint, pretrain
 from tests.tiny import STEPS_PER_EPOCH, column, prepare_tiny, tiny_recipe, tree, write_recipe
+from tests.training.runs import assert_same_run, flat
 
 
 @pytest.fixture(scope="module")
@@ -44,29 +45,6 @@ def kill_after(step):
             raise Killed
 
     return on_step
-
-
-def flat(state, path=""):
-    """Every leaf of nested dicts and lists, by its path."""
-    if isinstance(state, dict):
-        state = state.items()
-    elif isinstance(state, (list, tuple)):
-        state = enumerate(state)
-    else:
-        return {path: state}
-    return {p: leaf for key, value in state for p, leaf in flat(value, f"{path}/{key}").items()}
-
-
-def assert_same_run(run, whole):
-    for name in ("step", "epoch", "loss", "contrast_accuracy", "lr"):
-        assert column(run, name) == column(whole, name)
-    mine, theirs = (flat(checkpoint.load_checkpoint(f / "checkpoint.pt")) for f in (run, whole))
-    assert mine.keys() == theirs.keys()
-    for key, leaf in mine.items():
-        if torch.is_tensor(leaf):  # bits, so that -0 is not 0
-            assert leaf.numpy().tobytes() == theirs[key].numpy().tobytes(), key
-        elif key != "/recipe/out":
-            assert leaf == theirs[key], key
 
 
 def test_the_whole_run_exercises_what_a_resume_could_lose(whole):
