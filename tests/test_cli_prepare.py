@@ -58,14 +58,19 @@ def test_ntu_from_a_folder_and_from_a_zip(skeletons, tmp_path, capsys):
     assert same[0] == same[1]
 
 
-def test_ntu_with_poses(skeletons, tmp_path, capsys):
-    poses = tmp_path / "poses"
+def write_poses(poses, skeletons):
+    """Poses of all clips but the first, derived from the Kinect's joints."""
     poses.mkdir()
     derivation = layouts.derivation(layouts.get("kinectv2_25"), layouts.get("smpl_24"))
     for name in NAMES[1:]:
         clip = read_skeleton(skeletons / f"{name}.skeleton")
         people = np.einsum("vj,ptjc->tpvc", derivation, clip.xyz) * [1000, -1000, 1000]
         np.save(poses / f"{name}.npy", people)
+    return poses
+
+
+def test_ntu_with_poses(skeletons, tmp_path, capsys):
+    poses = write_poses(tmp_path / "poses", skeletons)
     assert prepare_ntu(skeletons, tmp_path / "data", "--poses", f"smpl_24={poses}") == 0
     assert "1 skipped: no poses under smpl_24 (S001C001P001R001A001)" in capsys.readouterr().out
     assert len(open_store(tmp_path / "data").split("train")) == 11
@@ -73,6 +78,20 @@ def test_ntu_with_poses(skeletons, tmp_path, capsys):
     assert prepare_ntu(skeletons, tmp_path / "kept", *keep) == 0
     split = open_store(tmp_path / "kept").split("train")
     assert not split.views["smpl_24"][0].any() and split.views["smpl_24"][1].any()
+
+
+def test_ntu_notes_a_layout_without_mirror_pairs(skeletons, tmp_path, capsys):
+    smpl = layouts.get("smpl_24")
+    fields = {"name": "cli_unpaired_24", "joints": list(smpl.joints), "center": smpl.center}
+    bones = [list(bone) for bone in smpl.bones]
+    text = "".join(f"{key} = {value!r}\n" for key, value in (fields | {"bones": bones}).items())
+    (tmp_path / "own.toml").write_text(text + "flip = []\n")
+    poses = write_poses(tmp_path / "poses", skeletons)
+    own = ("--poses", f"{tmp_path / 'own.toml'}={poses}")
+    assert prepare_ntu(skeletons, tmp_path / "data", *own) == 0
+    out = capsys.readouterr().out
+    assert "note: cli_unpaired_24 has no left-right pair of joints" in out
+    assert "note: kinectv2_25" not in out
 
 
 def test_the_rules_for_bodies_are_options(skeletons, tmp_path):
