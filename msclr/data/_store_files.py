@@ -51,7 +51,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     require_file(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # broken JSON and broken UTF-8 alike
         raise InputError(f"{path} is not JSON ({error}); prepare the data set again") from error
 

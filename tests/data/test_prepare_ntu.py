@@ -173,7 +173,20 @@ def made_here(monkeypatch) -> list[Path]:
     return here
 
 
-def test_two_processes_make_the_same_bytes(skeletons, prepared, tmp_path, made_here):
+def test_two_processes_make_the_same_bytes(skeletons, prepared, tmp_path, made_here, monkeypatch):
+    class Patient(workers.ChunkMaker):
+        def make(self, chunk):
+            """Not before the other process, however slowly it starts, has made one as well."""
+            end = time.monotonic() + 60
+            while not any(
+                path.name.isdigit() and path not in made_here
+                for path in chunk.path.parent.iterdir()
+            ):
+                assert time.monotonic() < end, "the other process makes nothing"
+                time.sleep(0.01)
+            return super().make(chunk)
+
+    monkeypatch.setattr(workers, "ChunkMaker", Patient)
     calls = []
     prepare(skeletons, tmp_path / "ntu", workers=2, on_clip=lambda *call: calls.append(call))
     assert tree(tmp_path / "ntu") == tree(prepared[0])

@@ -259,6 +259,14 @@ def test_broken_json(folder, text):
         open_store(folder)
 
 
+@pytest.mark.parametrize("file", ["dataset.json", "train/names.json"])
+def test_a_byte_order_mark_is_skipped(folder, file):
+    """As some editors on Windows leave it."""
+    path = folder / file
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert open_store(folder, verify=False).split("train").names == ["clip 0", "clip 2", "clip 3"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
