@@ -28,7 +28,7 @@ def parsed(
     benchmark: ModuleType, argv: Sequence[str] | None
 ) -> tuple[argparse.Namespace, argparse.Namespace]:
     """The options, and those of the full set in the same setting."""
-    parser = _parser(benchmark)
+    parser = parser_of(benchmark)
     args, full = parser.parse_args(argv), parser.parse_args([])
     for key in SETTINGS:
         setattr(full, key, getattr(args, key, None))
@@ -49,7 +49,7 @@ def called(benchmark: ModuleType) -> str:
     return benchmark.__name__.removeprefix("benchmarks.").replace(".", " ")
 
 
-def _parser(benchmark: ModuleType) -> Parser:
+def parser_of(benchmark: ModuleType) -> Parser:
     setup = benchmark.SETUP
     parser = Parser(
         prog=f"python -m benchmarks {called(benchmark)}",

@@ -55,7 +55,7 @@ def target(
         raise InputError(f"--out {out}: {path.parent} is no folder to write to; make it first")
     if any(parent.parts[-2:] == ("benchmarks", "results") for parent in path.parents):
         wanted = [(case.sizes, case.contestants) for case in full]
-        problem = _dirty() or _lost(path, name, cases, rounds, wanted, full_rounds)
+        problem = _dirty() or lost(path, name, cases, rounds, wanted, full_rounds)
         if problem:
             raise InputError(f"--out {out} is not published: {problem}")
     return path
@@ -70,7 +70,7 @@ def _dirty() -> str:
     return first and f"the tree has changes ({first}); commit them first, or write it elsewhere"
 
 
-def _lost(
+def lost(
     path: Path, name: str, cases: list[Case], rounds: int, wanted: list, wanted_rounds: int
 ) -> str:
     """What of a published file, or of the full set, a run in its place would lack, in words."""
