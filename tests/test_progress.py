@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from msclr import cli
+from msclr import cli, demo
 from msclr.cli import _output
 from msclr.cli._output import ClipBar, TrainingBar, never_fail_to_print, say
 from msclr.training.log import StepRecord
@@ -129,3 +129,20 @@ def test_work_goes_on_where_nobody_reads_its_messages(monkeypatch):
     say("gone")
     with TrainingBar() as bar:
         bar.on_step(1, 1, [record(1)])
+
+
+# The demo's forecast
+
+
+@pytest.mark.parametrize(
+    ("a_step", "words"), [(0.75, "about 7 minutes"), (4.5, "about 40 minutes")]
+)
+def test_the_demo_says_how_long_it_takes_here_from_its_first_steps(a_step, words, monkeypatch):
+    now, said, heard = [50.0], [], []
+    monkeypatch.setattr(demo.time, "perf_counter", lambda: now[0])
+    forecast = demo._Forecast(40.0, said.append, lambda *news: heard.append(news))
+    for step in range(1, 21):
+        now[0] += 30.0 if step == 1 else a_step  # the first step is slow everywhere
+        forecast(step, 500, [])
+    assert len(said) == 1 and f"{words} in all here, at {a_step:.2f} s a step" in said[0]
+    assert heard == [(step, 500, []) for step in range(1, 21)]

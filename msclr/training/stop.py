@@ -2,49 +2,74 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ECHO = 0.5  # seconds; a launcher such as torchrun hands on what its processes may have had already
 
 
 class Stop:
-    """``number`` of the signal that came, 0 while none did."""
+    """``number`` of the first signal that came, 0 while none did."""
 
-    def __init__(self) -> None:
-        self.number = 0
-        self._since = 0.0
+    number = 0
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """A signal handler: the first signal is noted, a second one ends the process at once."""
-        now = time.monotonic()
-        if not self.number:
-            self.number, self._since = number, now
-        elif now - self._since > _ECHO:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+    def note(self, number: int, frame: object) -> None:
+        self.number = self.number or number
 
 
 @contextmanager
 def noted_signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM are only noted in this block, and handled as before after it.
+    """SIGINT and SIGTERM are only noted in this block; a second one ends the process at once.
 
-    Nothing changes outside the main thread, where Python handles no signals, and for a signal that
-    the process was started to ignore.
+    They are handled as before after it. Nothing changes outside the main thread, where Python
+    handles no signals, and for a signal that the process was started to ignore.
     """
     stop, former = Stop(), {}
     if threading.current_thread() is threading.main_thread():
         former = {number: signal.getsignal(number) for number in _SIGNALS}
     former = {n: handler for n, handler in former.items() if handler not in (None, signal.SIG_IGN)}
-    try:
-        for number in former:
-            signal.signal(number, stop.note)
+    if not former:
         yield stop
+        return
+    with _second_ends_all(former):
+        try:
+            for number in former:
+                signal.signal(number, stop.note)
+            yield stop
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _second_ends_all(signals: Collection[int]) -> Iterator[None]:
+    """A thread hears of signals as they come; handlers wait until an operator has returned."""
+    received, sent = socket.socketpair()
+    sent.setblocking(False)
+    watcher = threading.Thread(target=_watch, args=(received, signals), daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(sent.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        sent.close()  # which ends the thread
+        watcher.join()
+        received.close()
+
+
+def _watch(received: socket.socket, signals: Collection[int]) -> None:
+    first = None
+    while number := received.recv(1):
+        if number[0] not in signals:
+            continue
+        now = time.monotonic()
+        first = first or now
+        if now - first > _ECHO:
+            os._exit(128 + number[0])

@@ -209,17 +209,23 @@ def test_a_signal_that_the_process_was_to_ignore_stays_ignored():
 
 
 TWICE = """
-import importlib.util, os, signal, sys, time
+import hashlib, importlib.util, os, signal, sys, threading, time
 spec = importlib.util.spec_from_file_location("stop", sys.argv[1])
 stop = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(stop)
-with stop.noted_signals() as noted:
-    os.kill(os.getpid(), int(sys.argv[2]))
-    os.kill(os.getpid(), int(sys.argv[2]))  # what a launcher hands on is no second one
-    print(noted.number, flush=True)
-    time.sleep(stop._ECHO + 0.01)
-    os.kill(os.getpid(), int(sys.argv[3]))
+first, second = map(int, sys.argv[2:])
+
+def send():
+    os.kill(os.getpid(), first)
+    os.kill(os.getpid(), first)  # what a launcher hands on is no second one
+    print("sent", flush=True)
+    time.sleep(stop._ECHO + 0.2)
     print("still there", flush=True)
+    os.kill(os.getpid(), second)
+
+with stop.noted_signals() as noted:
+    threading.Thread(target=send).start()
+    hashlib.pbkdf2_hmac("sha256", b"long", b"work", 2_000_000_000)  # no handler can run meanwhile
 """
 
 
@@ -227,8 +233,20 @@ with stop.noted_signals() as noted:
 @pytest.mark.parametrize("second", SIGNALS, ids=lambda x: x.name)
 def test_a_second_signal_ends_the_process_at_once(first, second):
     command = [sys.executable, "-c", TWICE, stop.__file__, str(int(first)), str(int(second))]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (-second, f"{int(first)}\n"), done.stderr
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (128 + second, "sent\nstill there\n"), done.stderr
+
+
+def test_nothing_of_the_watch_stays_behind():
+    before = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before)
+    threads = threading.active_count()
+    with stop.noted_signals() as noted:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert noted.number == signal.SIGTERM
+    assert threading.active_count() == threads
+    assert signal.set_wakeup_fd(before) == before
 
 
 # Two processes
