@@ -45,8 +45,8 @@ def _load(path: Path, map_location: str | torch.device) -> Any:
 class _Dtype:
     """What a pickle says of the type of a NumPy number.
 
-    It takes the place of ``numpy.dtype``, which believes a pickle all it says: a made-up one lets
-    it read from any address.
+    It stands in for ``numpy.dtype``, which trusts the state in a pickle: a forged one makes NumPy
+    read from any address.
     """
 
     def __init__(self, code: str, align: bool = False, copy: bool = True):

@@ -52,7 +52,7 @@ def test_numbers_of_either_numpy_are_read(module, tmp_path):
 
 
 class Pickled:
-    """Is pickled as a call, with a state for what it gives."""
+    """Pickled as a call, and a state for its result."""
 
     def __init__(self, function, arguments, *state):
         self.call = (function, arguments, *state)
@@ -98,7 +98,7 @@ def test_a_made_up_number_is_refused_before_numpy_sees_it(case, tmp_path):
         read_tensors(tmp_path / "file.pt", "mend")
 
 
-def test_flags_made_up_for_a_number_are_not_heard(tmp_path):
+def test_flags_made_up_for_a_number_are_ignored(tmp_path):
     torch.save(
         {
             "best": Pickled(
@@ -110,10 +110,19 @@ def test_flags_made_up_for_a_number_are_not_heard(tmp_path):
     assert read_tensors(tmp_path / "file.pt", "mend") == {"best": 1}
 
 
+class Net(nn.Module):
+    """Somebody's model."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize(
     ("value", "message"),
     [
+        (Net, r"whole pickled model \(tests.test_files.Net, torch.nn.modules.linear.Linear\)"),
         (
             lambda: nn.Sequential(nn.Linear(2, 2)),
             "whole pickled model .torch.nn.modules.container",

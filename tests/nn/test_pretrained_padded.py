@@ -137,7 +137,7 @@ def of_another_layout(state):
         (of_another_layout, r"'ntu-rgb\+d' .* 'kinectv2_25' of 25, but of kinectv2_25_pyskl: give"),
     ],
 )
-def test_padding_that_is_none_and_parts_that_miss_are_refused(change, message, state):
+def test_padding_in_use_and_missing_parts_are_refused(change, message, state):
     change(state)
     with pytest.raises(InputError, match=message) as caught:
         load_pretrained(state)

@@ -1,4 +1,4 @@
-"""An encoder from the weights it shall hold."""
+"""An encoder built from a checkpoint's weights."""
 
 from __future__ import annotations
 

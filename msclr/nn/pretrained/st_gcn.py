@@ -53,7 +53,7 @@ def labels_in(theirs: Mapping[str, Tensor]) -> tuple[str | None, ...]:
     """
     labels = dict.fromkeys(match[1] for name in theirs if (match := NORM.fullmatch(name)))
     if not labels:
-        raise InputError("the checkpoint has no 'data_bn.…' keys, so no layout can be told")
+        raise InputError("the checkpoint has no 'data_bn.…' keys, so its layout is unknown")
     for name in theirs:
         match = IMPORTANCE.fullmatch(name) or GRAPH.fullmatch(name)
         if match and match[1] not in labels:
