@@ -1,18 +1,60 @@
-"""``python -m benchmarks NAME [options]``; ``python -m benchmarks NAME --help`` says which."""
+"""``python -m benchmarks NAME [options]``; ``python -m benchmarks --help`` lists the names."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from types import ModuleType
 
-NAMES = ("data", "graph_conv", "info_nce", "multi_view", "stgcn", "toy_supervised")
+from benchmarks.runner import run
+from msclr.errors import InputError
+
+NAMES = ("data read", "data prepare", "data batches", "data step", "graph_conv", "info_nce")
+NAMES += ("multi_view", "stgcn", "toy_supervised")
+USAGE = "python -m benchmarks NAME [options]"
 
 
-def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
-        sys.exit(f"usage: python -m benchmarks {{{','.join(NAMES)}}} [options]")
-    import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
+def main(argv: list[str]) -> int:
+    """Exit status 0, 2 for bad input, or 1 for a machine that failed, both said in one line."""
+    if argv in (["-h"], ["--help"], ["data", "-h"], ["data", "--help"]):
+        print(listing())
+        return 0
+    try:
+        for name in chosen(argv):
+            run(load(name), argv[len(name.split()) :])
+    except InputError as error:
+        print(f"benchmarks: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # such as a full disk
+        print(f"benchmarks: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def chosen(argv: list[str]) -> list[str]:
+    """The name at the front, or all of `data` where nothing follows that."""
+    for name in (" ".join(argv[:1]), " ".join(argv[:2])):
+        if name in NAMES:
+            return [name]
+    if argv == ["data"]:
+        return [name for name in NAMES if name.startswith("data ")]
+    raise InputError(
+        f"no benchmark of the name {' '.join(argv[:2])!r}; {USAGE}, NAME one of {', '.join(NAMES)}"
+    )
+
+
+def load(name: str) -> ModuleType:
+    return import_module(f"benchmarks.{name.replace(' ', '.')}")
+
+
+def listing() -> str:
+    """Usage, and a line a benchmark: name, how long its full set takes, what it is."""
+    lines = [f"usage: {USAGE}", "", "NAME --help lists its options. On two cores, full sets take:"]
+    for name in NAMES:
+        module = load(name)
+        lines.append(f"  {name:15} {module.SETUP.takes:11} {module.__doc__.splitlines()[0]}")
+    return "\n".join([*lines, f"  {'data':27} all four of these, one after the other"])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -3,26 +3,22 @@
 The contestants are ST-GCN's own form, a 1x1 convolution and an einsum with the adjacency, as it
 comes (NCHW), in channels_last, and with the adjacency applied by a batched product first; each
 eager, and on request through torch.compile. Every contestant gets x in the memory format that suits
-it, made beforehand. `ratio` is the fastest of them over ours, in the same run. In a mixed batch
-every other sample is of 25 joints, filled up to 42, and each has its own adjacency.
+it, made beforehand. In a mixed batch every other sample is of 25 joints, filled up to 42, and each
+has its own adjacency.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.machine import ceilings, describe, peak_extra_bytes, side_by_side
-from benchmarks.output import save, setting
+from benchmarks.options import BACKENDS, FLOATS, positive
+from benchmarks.runner import Case, Part, Setup, alike, forward, with_gradients
 from msclr import kernels, layouts
 
 # (C_in, C_out, T) of the ten blocks at width 16 and T = 50; like blocks are listed once.
@@ -53,153 +49,116 @@ def bmm_first(x: Tensor, weight: Tensor, bias: Tensor, adjacency: Tensor) -> Ten
     return (z @ w + shift).permute(0, 3, 1, 2)
 
 
-class Case:
-    """The tensors of one shape, and every contestant as a function of (x, weight, bias, A)."""
+FORMS = {  # and whether x comes in channels_last
+    "conv_einsum_nchw": (conv_einsum, False),
+    "conv_einsum_channels_last": (conv_einsum, True),
+    "bmm_first": (bmm_first, True),
+}
 
-    def __init__(self, samples: int, c_in: int, c_out: int, frames: int, joints: str, args) -> None:
-        device, dtype = torch.device(args.device), getattr(torch, args.dtype)
-        graphs = [layouts.get(name).adjacency() for name in LAYOUTS[joints]]
-        k, v = len(graphs[0]), max(a.shape[-1] for a in graphs)
-        graphs = torch.stack([F.pad(a, (0, v - a.shape[-1]) * 2) for a in graphs])  # (L, K, V, V)
-        self.adjacency = graphs.squeeze(0).to(device, dtype)
-        self.x = torch.randn(samples, c_in, frames, v, device=device).to(dtype)
-        self.weight = torch.randn(k * c_out, c_in, 1, 1, device=device).to(dtype)
-        self.bias = torch.randn(k * c_out, device=device).to(dtype)
-        self.output = (samples, c_out, frames, v)
-        self.mixed: dict[str, Tensor] = {}
-        if joints == "mixed":
-            counts = [layouts.get(name).num_joints for name in LAYOUTS[joints]]
-            index = torch.arange(samples, device=device) % len(counts)
-            self.mixed = {
-                "layout_index": index,
-                "joint_counts": torch.tensor(counts, device=device),
-            }
-            self.x[0::2, ..., counts[0] :] = 0
 
-    def contestants(self, compiled: bool) -> dict[str, tuple[Callable, Tensor]]:
-        """Name -> (function, x in the memory format that suits it)."""
-        last = self.x.contiguous(memory_format=torch.channels_last)
-        support = kernels.graph_support(self.adjacency)
+def options(parser: argparse.ArgumentParser) -> None:
+    text = "tracks (default: 64 256; with --compile 256)"
+    parser.add_argument("--samples", type=positive, nargs="+", help=text)
+    parser.add_argument("--joints", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
 
-        def ours(x, weight, bias, adjacency):
-            return kernels.masked_graph_conv(
-                x, weight, bias, adjacency, support=support, backend=self.backend, **self.mixed
-            )
 
-        index = self.mixed.get("layout_index")
-        forms = {
-            "conv_einsum_nchw": (conv_einsum, self.x),
-            "conv_einsum_channels_last": (conv_einsum, last),
-            "bmm_first": (bmm_first, last),
-        }
-        if compiled:
-            torch._dynamo.reset()  # or many shapes would end in one that is dynamic
-            forms |= {f"{n}_compiled": (torch.compile(f), x) for n, (f, x) in forms.items()}
-        if index is not None:
-            forms = {n: (_per_sample(f, index), x) for n, (f, x) in forms.items()}
-        return {"ours": (ours, last), **forms}
+def cases(args: argparse.Namespace) -> list[Case]:
+    names = ["ours", *FORMS, *(f"{name}_compiled" for name in FORMS if args.compile)]
+    samples = args.samples or ([256] if args.compile else [64, 256])
+    found = []
+    for n, joints, (c_in, c_out, frames) in product(samples, args.joints, SHAPES):
+        sizes = {"N": n, "C_in": c_in, "C_out": c_out, "T": frames, "V": joints}
+        numbers = n * (2 * c_in + c_out) * frames * max(_counts(joints))
+        size = numbers * getattr(torch, args.dtype).itemsize
+        found.append(Case({"op": "graph_conv", "dtype": args.dtype, **sizes}, tuple(names), size))
+    return found
 
-    backend: str | None = None
 
-    def work(self) -> dict[str, dict[str, float]]:
-        """Operations of the products and bytes of what must be read and written, at the least."""
-        x, y = self.x.numel(), math.prod(self.output)
-        operations = 2 * self.weight.shape[0] * x
-        size = self.x.element_size()
-        forward = {"operations": operations, "bytes": size * (x + y)}
-        return {
-            "forward": forward,
-            "forward_backward": {"operations": 3 * operations, "bytes": size * (3 * x + 2 * y)},
-        }
+def _counts(joints: str) -> list[int]:
+    return [layouts.get(name).num_joints for name in LAYOUTS[joints]]
+
+
+def parts(case: Case, args: argparse.Namespace) -> Iterator[Part]:
+    """Forward alone, and forward with the gradients of x, weight, bias and adjacency."""
+    x, *parameters, mixed = tensors(case, args)
+    forms = contestants(parameters[-1], mixed, args)
+    last = x.contiguous(memory_format=torch.channels_last)
+    inputs = {
+        name: [t.detach().requires_grad_() for t in (last if in_last else x, *parameters)]
+        for name, (_, in_last) in forms.items()
+    }
+    y = {name: form(*inputs[name]).detach() for name, (form, _) in forms.items()}
+    grad = torch.randn(y["ours"].shape, device=x.device)
+    grads = {name: torch.empty_like(of).copy_(grad) for name, of in y.items()}
+    made = y["ours"].nbytes
+    steps = {
+        name: with_gradients(form, *inputs[name], grad=grads[name])
+        for name, (form, _) in forms.items()
+    }
+    exact = x.element_size() >= 4 and x.device.type == "cpu"  # a GPU's products may be in TF32
+    alike({n: (y[n], *step()[:3]) for n, step in steps.items()}, 1e-4 if exact else 5e-2)
+    del y, grads
+
+    operations = 2 * parameters[0].shape[0] * x.numel()
+    yield Part(
+        {name: forward(form, *inputs[name]) for name, (form, _) in forms.items()},
+        name="forward",
+        operations=operations,
+        bytes=x.nbytes + made,
+        more={"results_bytes": made},
+    )
+    yield Part(
+        steps,
+        name="forward_backward",
+        operations=3 * operations,
+        bytes=3 * x.nbytes + 2 * made,
+        more={"results_bytes": made + sum(t.nbytes for t in inputs["ours"])},
+    )
+
+
+def tensors(case: Case, args: argparse.Namespace) -> tuple:
+    """x, weight, bias, adjacency, and the arguments that make ours a mixed batch."""
+    device, dtype, sizes = args.device, getattr(torch, args.dtype), case.sizes
+    counts = _counts(sizes["V"])
+    v = max(counts)
+    graphs = [layouts.get(name).adjacency() for name in LAYOUTS[sizes["V"]]]
+    graphs = torch.stack([F.pad(a, (0, v - a.shape[-1]) * 2) for a in graphs])  # (L, K, V, V)
+    rows = graphs.shape[1] * sizes["C_out"]
+    shapes = (sizes["N"], sizes["C_in"], sizes["T"], v), (rows, sizes["C_in"], 1, 1), (rows,)
+    x, weight, bias = (torch.randn(shape, device=device).to(dtype) for shape in shapes)
+    mixed = {}
+    if len(counts) > 1:
+        index = torch.arange(len(x), device=device) % len(counts)
+        mixed = {"layout_index": index, "joint_counts": torch.tensor(counts, device=device)}
+        x[0::2, ..., counts[0] :] = 0
+    return x, weight, bias, graphs.squeeze(0).to(device, dtype), mixed
+
+
+def contestants(
+    adjacency: Tensor, mixed: dict[str, Tensor], args: argparse.Namespace
+) -> dict[str, tuple[Callable, bool]]:
+    """Name -> a function of (x, weight, bias, A), and whether x is to be in channels_last."""
+    support = kernels.graph_support(adjacency)
+
+    def ours(x, weight, bias, adjacency):
+        return kernels.masked_graph_conv(
+            x, weight, bias, adjacency, support=support, backend=args.backend, **mixed
+        )
+
+    forms = dict(FORMS)
+    if args.compile:
+        torch._dynamo.reset()  # or many shapes would end in one that is dynamic
+        forms |= {f"{name}_compiled": (torch.compile(f), x) for name, (f, x) in FORMS.items()}
+    if mixed:
+        index = mixed["layout_index"]
+        forms = {name: (_per_sample(f, index), x) for name, (f, x) in forms.items()}
+    return {"ours": (ours, True), **forms}
 
 
 def _per_sample(form: Callable, index: Tensor) -> Callable:
     return lambda x, weight, bias, adjacency: form(x, weight, bias, adjacency[index])
 
 
-def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and peak memory of every contestant, forward alone and forward with backward."""
-    device = torch.device(args.device)
-    contestants = case.contestants(args.compile)
-    parameters = case.weight, case.bias, case.adjacency
-    inputs = {n: _leaves(x, *parameters) for n, (_, x) in contestants.items()}
-    grads = {n: torch.randn_like(run(*inputs[n])) for n, (run, _) in contestants.items()}
-    row: dict[str, Any] = {}
-    for key, make in (("forward", _forward), ("forward_backward", _forward_backward)):
-        runs = {n: make(run, inputs[n], grads[n]) for n, (run, _) in contestants.items()}
-        times = side_by_side(runs, device, args.rounds)
-        best = min((n for n in times if n != "ours"), key=lambda n: times[n]["median"])
-        seconds, work = times["ours"]["median"], case.work()[key]
-        made = case.weight.element_size() * math.prod(case.output)
-        if key == "forward_backward":
-            made += sum(t.numel() * t.element_size() for t in inputs["ours"])
-        row[key] = {
-            "seconds": times,
-            "best_other": best,
-            "ratio": times[best]["median"] / seconds,
-            "gflop_s": 1e-9 * work["operations"] / seconds,
-            "gb_s": 1e-9 * work["bytes"] / seconds,
-            "results_bytes": made,
-            "peak_extra_bytes": {n: peak_extra_bytes(run, device) for n, run in runs.items()},
-        }
-    return row
-
-
-def _leaves(*tensors: Tensor) -> list[Tensor]:
-    return [t.detach().requires_grad_() for t in tensors]
-
-
-def _forward(run: Callable, inputs: list[Tensor], grad: Tensor) -> Callable:
-    def step() -> None:
-        with torch.no_grad():
-            run(*inputs)
-
-    return step
-
-
-def _forward_backward(run: Callable, inputs: list[Tensor], grad: Tensor) -> Callable:
-    return lambda: torch.autograd.grad(run(*inputs), inputs, grad)
-
-
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks graph_conv", description=__doc__)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--backend", help="of ours (default: the one that would be chosen)")
-    parser.add_argument("--samples", type=int, nargs="+", default=[64, 256], help="tracks")
-    parser.add_argument("--joints", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--compile", action="store_true", help="torch.compile of each as well")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--out", type=Path, help="file to write (default: one in results/)")
-    args = parser.parse_args(argv)
-    device = torch.device(args.device)
-    Case.backend = args.backend
-    result = {
-        "benchmark": "graph_conv",
-        "backend": args.backend or "default",
-        "malloc": os.environ.get("GLIBC_TUNABLES", "as it comes"),
-        **describe(device),
-        "ceilings": ceilings(device, getattr(torch, args.dtype)),
-        "rows": [],
-    }
-    for samples, joints, (c_in, c_out, frames) in product(args.samples, args.joints, SHAPES):
-        sizes = {"N": samples, "C_in": c_in, "C_out": c_out, "T": frames, "V": joints}
-        case = Case(samples, c_in, c_out, frames, joints, args)
-        row = {"op": "graph_conv", "dtype": args.dtype, **sizes, **measure(case, args)}
-        result["rows"].append(row)
-        if not args.json:
-            print(_line(row), flush=True)
-    name = f"graph_conv-{device.type}-{args.dtype}-{setting(device, args.backend)}"
-    return save(result, name, args)
-
-
-def _line(row: dict[str, Any]) -> str:
-    parts = [f"N {row['N']:3} V {row['V']} {row['C_in']:3} -> {row['C_out']:3} T {row['T']}"]
-    for key in ("forward", "forward_backward"):
-        of = row[key]
-        parts.append(
-            f"{key} {1e3 * of['seconds']['ours']['median']:7.2f} ms, {of['ratio']:5.2f}x of "
-            f"{of['best_other']}, memory {of['peak_extra_bytes']['ours'] / of['results_bytes']:.2f}"
-        )
-    return "; ".join(parts)
+SETUP = Setup(
+    "12 minutes", rounds=7, dtypes=FLOATS, backends=BACKENDS, compiles=True, products=True
+)

@@ -5,36 +5,33 @@ key is the only positive. The contestants are PyTorch as such code is usually wr
 similarity matrix a view (`usual`; for AimCLR also `lean`, with fewer passes over them), and
 `chunked`, which is our algebra in PyTorch: it streams over the bank and keeps of it log-sum-exp and
 mean alone; on request each through torch.compile. Every run makes the loss and the gradient of the
-queries. `ratio` is the usual form's time over ours, in the same run; `gemm_share` counts the two
-products of P B (Q + 1) D multiply-adds that any of them must do. Forms whose matrices would not fit
-into half of the free memory are left out (`left_out`); the ratio is then to `chunked`.
+queries. `gemm_share` counts the two products of P B (Q + 1) D multiply-adds that any must do. Forms
+whose matrices would not fit into half of the free memory are left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.machine import ceilings, describe, free_bytes, peak_extra_bytes, side_by_side
-from benchmarks.output import save, setting
+from benchmarks.machine import free_bytes
+from benchmarks.options import BACKENDS, FLOATS, positive
+from benchmarks.runner import Case, Part, Setup, alike
 from msclr import kernels
 
 TEMPERATURE = 0.07
 CHUNK = 2048  # bank rows
 VIEWS = {"aimclr": 3, "plain": 1}
 MATRICES = {"usual": 8, "lean": 8, "chunked": 0}  # of (B, Q) at once, at most, rounded up
-SIZES = (
-    *("32x4096", "32x32768", "128x4096", "128x32768", "512x4096", "512x32768"),
-    *("2048x32768", "16384x32768", "128x262144", "128x1048576"),
-)
+SIZES = [(b, q) for b in (32, 128, 512) for q in (4096, 32768)]
+SIZES += [(2048, 32768), (16384, 32768), (128, 262144), (128, 1048576)]
+COMPILED = [(32, 4096), (128, 32768)]  # sizes with --compile
 
 
 def logits_of(query: Tensor, keys: Tensor, bank: Tensor) -> Tensor:
@@ -130,104 +127,72 @@ def _below(log_sum_exp: Tensor, mean: Tensor, queries: Tensor, rows: Tensor) -> 
     return log_sum_exp + (zero - (queries * rows).sum(-1)) / TEMPERATURE
 
 
-USUAL = {"aimclr": usual_aimclr, "plain": usual_plain}
-CHUNKED = {"aimclr": chunked_aimclr, "plain": chunked_plain}
+FORMS = {
+    "aimclr": {"usual": usual_aimclr, "chunked": chunked_aimclr, "lean": lean_aimclr},
+    "plain": {"usual": usual_plain, "chunked": chunked_plain},
+}
 OURS = {"aimclr": ours_aimclr, "plain": ours_plain}
 
 
-def contestants(loss: str, matrix: int, args: argparse.Namespace) -> dict[str, Callable]:
-    """Those whose memory suffices, where a matrix of logits takes ``matrix`` bytes."""
-    forms = {"usual": USUAL[loss], "chunked": CHUNKED[loss]}
-    if loss == "aimclr":
-        forms["lean"] = lean_aimclr
-    room = free_bytes(torch.device(args.device)) / 2
-    forms = {name: form for name, form in forms.items() if MATRICES[name] * matrix <= room}
-    if args.compile:
-        torch._dynamo.reset()  # or many shapes would end in one that is dynamic
-        forms |= {f"{name}_compiled": torch.compile(form) for name, form in forms.items()}
-    return {"ours": lambda *inputs: OURS[loss](*inputs, args.backend), **forms}
+def size(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: BxQ is wanted, clips x rows, as in 128x32768")
+    return tuple(map(int, text.split("x")))
 
 
-def measure(
-    loss: str, batch: int, bank: int, dim: int, args: argparse.Namespace, ceiling: float
-) -> dict[str, Any]:
-    """Seconds and peak memory of every contestant's loss and gradient of the queries."""
-    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
-    shapes = (VIEWS[loss], batch, dim), (batch, dim), (bank, dim)
-    torch.manual_seed(0)
-    queries, keys, rows = (
-        F.normalize(torch.randn(shape, device=device), dim=-1).to(dtype) for shape in shapes
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--loss", nargs="+", choices=VIEWS, default=list(VIEWS))
+    text = "clips x rows of the bank (default: ten; with --compile 32x4096 128x32768)"
+    parser.add_argument("--sizes", type=size, nargs="+", metavar="BxQ", help=text)
+    text = "of the embedding (default: 128 256; with --compile 128)"
+    parser.add_argument("--dim", type=positive, nargs="+", help=text)
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    """Those whose matrices would take more than half of the free memory are no contestants."""
+    sizes = args.sizes or (COMPILED if args.compile else SIZES)
+    dims = args.dim or ([128] if args.compile else [128, 256])
+    each, room = getattr(torch, args.dtype).itemsize, free_bytes(args.device) / 2
+    found = []
+    for loss, (b, q), d in product(args.loss, sizes, dims):
+        row = {"op": "info_nce", "loss": loss, "dtype": args.dtype}
+        names = [name for name in FORMS[loss] if MATRICES[name] * b * q * each <= room]
+        names += [f"{name}_compiled" for name in names if args.compile]
+        row |= {"P": VIEWS[loss], "B": b, "Q": q, "D": d}
+        found.append(Case(row, ("ours", *names), ((2 * VIEWS[loss] + 1) * b + q) * d * each))
+    return found
+
+
+def parts(case: Case, args: argparse.Namespace) -> Iterator[Part]:
+    """Every contestant's loss and gradient of the queries."""
+    dtype, loss = getattr(torch, args.dtype), case.sizes["loss"]
+    p, b, q, d = (case.sizes[key] for key in "PBQD")
+    queries, keys, bank = (
+        F.normalize(torch.randn(shape, device=args.device), dim=-1).to(dtype)
+        for shape in ((p, b, d), (b, d), (q, d))
     )
     queries.requires_grad_()
+    torch._dynamo.reset()  # or many shapes would end in one that is dynamic
+    forms = {"ours": lambda *inputs: OURS[loss](*inputs, args.backend)}
+    for name in case.contestants[1:]:
+        form = FORMS[loss][name.removesuffix("_compiled")]
+        forms[name] = torch.compile(form) if name.endswith("_compiled") else form
 
     def step(form: Callable) -> Callable:
-        return lambda: torch.autograd.grad(form(queries, keys, rows), queries)
+        return lambda: torch.autograd.grad(form(queries, keys, bank), queries)
 
-    forms = contestants(loss, batch * bank * queries.element_size(), args)
     runs = {name: step(form) for name, form in forms.items()}
-    if dtype in (torch.float32, torch.float64):
-        for run in runs.values():
-            torch.testing.assert_close(run(), runs["ours"](), rtol=1e-3, atol=1e-5)
-    times = side_by_side(runs, device, args.rounds)
-    seconds = times["ours"]["median"]
-    gflop_s = 4e-9 * VIEWS[loss] * batch * (bank + 1) * dim / seconds
-    return {
-        "seconds": times,
-        "left_out": sorted({"usual", "chunked"} - runs.keys()),
-        "ratio": times["usual" if "usual" in times else "chunked"]["median"] / seconds,
-        "best_other": min((n for n in times if n != "ours"), key=lambda n: times[n]["median"]),
-        "gflop_s": gflop_s,
-        "gemm_share": gflop_s / ceiling,
-        "peak_extra_bytes": {n: peak_extra_bytes(run, device) for n, run in runs.items()},
-    }
+    if dtype in (torch.float32, torch.float64):  # else two may find unlike rows the nearest
+        alike({name: run() for name, run in runs.items()}, 1e-3)
+    yield Part(runs, operations=4 * p * b * (q + 1) * d)
 
 
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks info_nce", description=__doc__)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--backend", help="of ours (default: the one that would be chosen)")
-    parser.add_argument("--loss", nargs="+", choices=VIEWS, default=list(VIEWS))
-    parser.add_argument(
-        "--sizes", nargs="+", default=SIZES, metavar="BxQ", help="clips x rows of the bank"
-    )
-    parser.add_argument("--dim", type=int, nargs="+", default=[128, 256])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--compile", action="store_true", help="torch.compile of PyTorch's as well")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--out", type=Path, help="file to write (default: one in results/)")
-    args = parser.parse_args(argv)
-    device = torch.device(args.device)
-    result = {
-        "benchmark": "info_nce",
-        "backend": args.backend or "default",
-        "malloc": os.environ.get("GLIBC_TUNABLES", "as it comes"),
-        **describe(device),
-        "ceilings": ceilings(device, getattr(torch, args.dtype)),
-        "rows": [],
-    }
-    for loss, size, dim in product(args.loss, args.sizes, args.dim):
-        batch, bank = map(int, size.split("x"))
-        sizes = {"P": VIEWS[loss], "B": batch, "Q": bank, "D": dim}
-        measured = measure(loss, batch, bank, dim, args, result["ceilings"]["gemm_gflop_s"])
-        row = {"op": "info_nce", "loss": loss, "dtype": args.dtype, **sizes, **measured}
-        result["rows"].append(row)
-        if not args.json:
-            print(_line(row), flush=True)
-    name = (
-        f"info_nce-{device.type}-{args.dtype}-{setting(device, args.backend)}"
-        + "-compiled" * args.compile
-    )
-    return save(result, name, args)
-
-
-def _line(row: dict[str, Any]) -> str:
-    best, memory = row["best_other"], row["peak_extra_bytes"]
-    over_best = row["seconds"][best]["median"] / row["seconds"]["ours"]["median"]
-    return (
-        f"{row['loss']:6} B {row['B']:5} Q {row['Q']:7} D {row['D']:3}: "
-        f"{1e3 * row['seconds']['ours']['median']:8.2f} ms, {row['ratio']:5.2f}x of "
-        f"{'chunked' if 'usual' in row['left_out'] else 'the usual'}, {over_best:5.2f}x of {best}, "
-        f"{100 * row['gemm_share']:3.0f} % of the GEMM ceiling, memory in MB: "
-        + ", ".join(f"{name} {1e-6 * size:.1f}" for name, size in memory.items())
-    )
+SETUP = Setup(
+    "18 minutes",
+    file="{device}-{dtype}-{setting}{compiled}",
+    rounds=7,
+    dtypes=FLOATS,
+    backends=BACKENDS[:3],
+    compiles=True,
+    products=True,
+)

@@ -1,11 +1,9 @@
-"""What a measurement was taken on, and the ceilings of that machine, measured in the same run."""
+"""Seconds, memory and the ceilings of the machine that a measurement is taken on."""
 
 from __future__ import annotations
 
 import ctypes
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,20 +11,7 @@ from typing import Any
 
 import torch
 
-import msclr
-
-
-def describe(device: torch.device) -> dict[str, Any]:
-    """Device, versions and commit: what every row of a result needs beside its figures."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "msclr": msclr.__version__,
-        "commit": _commit(),
-    }
+WARM_UP = 2  # rounds before those that count
 
 
 def side_by_side(
@@ -35,12 +20,12 @@ def side_by_side(
     """Seconds of each candidate: median, p20 and p80 of rounds in which all take turns."""
     seconds = _seconds_on_gpu if device.type == "cuda" else _seconds
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for round_number in range(rounds + 2):
+    for round_number in range(rounds + WARM_UP):
         for name, run in candidates.items():
             took = seconds(run)
-            if round_number >= 2:  # the first two warm up
+            if round_number >= WARM_UP:
                 times[name].append(took)
-    return {name: summary(values) for name, values in times.items()}
+    return {name: spread(values) for name, values in times.items()}
 
 
 def _seconds(run: Callable[[], Any]) -> float:
@@ -61,6 +46,11 @@ def _seconds_on_gpu(run: Callable[[], Any], calls: int = 5) -> float:
     return 1e-3 * start.elapsed_time(end) / calls
 
 
+def spread(values: Sequence[float]) -> dict[str, float]:
+    p20, *_, p80 = statistics.quantiles(values, n=5, method="inclusive")
+    return {"median": statistics.median(values), "p20": p20, "p80": p80}
+
+
 def peak_extra_bytes(run: Callable[[], Any], device: torch.device) -> int:
     """How far memory grows at most while ``run`` runs: what it returns counts as well.
 
@@ -74,7 +64,7 @@ def peak_extra_bytes(run: Callable[[], Any], device: torch.device) -> int:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before would be used again unseen
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     before = _resident("VmRSS")
     run()
     return _resident("VmHWM") - before
@@ -84,20 +74,16 @@ def free_bytes(device: torch.device) -> int:
     """Memory that is to be had on a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    return _kilobytes(Path("/proc/meminfo"), "MemAvailable")
 
 
 def _resident(which: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return next(
-        1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(which)
-    )
+    return _kilobytes(Path("/proc/self/status"), which)
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
-    p20, *_, p80 = statistics.quantiles(values, n=5)
-    return {"median": statistics.median(values), "p20": p20, "p80": p80}
+def _kilobytes(path: Path, which: str) -> int:
+    lines = path.read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(which))
 
 
 def ceilings(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
@@ -115,25 +101,3 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
         "copy_gb_s": 2e-9 * size / times["copy"]["median"],
         "gemm_gflop_s": 2e-9 * n**3 / times["gemm"]["median"],
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def _commit() -> str:
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()

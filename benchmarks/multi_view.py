@@ -4,7 +4,7 @@ With negatives of the key's view that is CLIP's code: one (B, B) matrix of logit
 over its rows and over its columns. With negatives of all views it is SimCLR's: one (2B, 2B) matrix
 whose diagonal is masked. `chunked` is either for some anchors at a time, whose logits are made anew
 for their gradient; it alone is left where the matrices would take more than half of the memory.
-`ratio` is the fastest of these and, on request, of torch.compile over ours, in the same run.
+On request torch.compile takes part as well.
 `gemm_share` is what ours reaches of the matrix products' ceiling, counting the products that the
 compiled CPU backend makes: for each pair of views one forward and three backward, where matrices
 take one and two.
@@ -13,20 +13,18 @@ take one and two.
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.machine import ceilings, describe, free_bytes, peak_extra_bytes, side_by_side
-from benchmarks.output import save, setting
+from benchmarks.machine import free_bytes
+from benchmarks.options import BACKENDS, FLOATS, positive
+from benchmarks.runner import Case, Part, Setup, alike, forward, with_gradients
 from msclr import kernels
 
 TEMPERATURE = 0.07
@@ -77,112 +75,53 @@ MATRICES = {"view": 6, "batch": 24}  # of (B, B) float32 at once, at most, round
 PAIRS = {"view": 1, "batch": 2}  # of unlike views, and half of those of a view with itself
 
 
-def contestants(negatives: str, clips: int, args: argparse.Namespace) -> dict[str, Callable]:
-    def ours(views: Tensor) -> Tensor:
-        return kernels.multi_view_info_nce(
-            views, TEMPERATURE, negatives=negatives, backend=args.backend
-        )
+def options(parser: argparse.ArgumentParser) -> None:
+    text = "of a batch (default: 256 1024 4096)"
+    parser.add_argument("--clips", type=positive, nargs="+", default=[256, 1024, 4096], help=text)
+    parser.add_argument("--dim", type=positive, default=128)
+    parser.add_argument("--negatives", nargs="+", choices=USUAL, default=list(USUAL))
 
-    found = {"ours": ours, "chunked": partial(chunked, negatives=negatives)}
-    if MATRICES[negatives] * 4 * clips**2 <= free_bytes(torch.device(args.device)) / 2:
-        found["matmul"] = USUAL[negatives]
-    if args.compile and "matmul" in found:
-        torch._dynamo.reset()  # or many shapes would end in one that is dynamic
-        found["matmul_compiled"] = torch.compile(USUAL[negatives])
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    room, found = free_bytes(args.device) / 2, []
+    for clips, negatives in product(args.clips, args.negatives):
+        row = {"op": "multi_view_info_nce", "dtype": args.dtype}
+        names = ["ours", "chunked"]
+        if MATRICES[negatives] * 4 * clips**2 <= room:
+            names += ["matmul"] + ["matmul_compiled"] * args.compile
+        row |= {"P": 2, "B": clips, "D": args.dim, "negatives": negatives}
+        size = 4 * clips * args.dim * getattr(torch, args.dtype).itemsize
+        found.append(Case(row, tuple(names), size))
     return found
 
 
-def measure(clips: int, negatives: str, gemm: float, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and peak memory of every contestant, forward alone and forward with backward."""
-    device = torch.device(args.device)
-    views = F.normalize(torch.randn(2, clips, args.dim, device=device), dim=-1)
+def parts(case: Case, args: argparse.Namespace) -> Iterator[Part]:
+    """Forward alone, and forward with the gradient of the views."""
+    clips, dim, negatives = (case.sizes[key] for key in ("B", "D", "negatives"))
+    views = F.normalize(torch.randn(2, clips, dim, device=args.device), dim=-1)
     views = views.to(getattr(torch, args.dtype)).requires_grad_()
-    forms = contestants(negatives, clips, args)
-    _compare(forms, views)
-    a_product = 2 * clips**2 * args.dim * PAIRS[negatives]
-    row: dict[str, Any] = {}
-    for key, make, products in (("forward", _forward, 1), ("forward_backward", _both, 4)):
-        runs = {name: make(form, views) for name, form in forms.items()}
-        times = side_by_side(runs, device, args.rounds)
-        best = min((n for n in times if n != "ours"), key=lambda n: times[n]["median"])
-        seconds = times["ours"]["median"]
-        gflop_s = 1e-9 * products * a_product / seconds
-        row[key] = {
-            "seconds": times,
-            "best_other": best,
-            "ratio": times[best]["median"] / seconds,
-            "gflop_s": gflop_s,
-            "gemm_share": gflop_s / gemm,
-            "peak_extra_bytes": {n: peak_extra_bytes(run, device) for n, run in runs.items()},
-        }
-    return row
+    forms = {name: form(name, negatives, args) for name in case.contestants}
+    both = {name: with_gradients(form, views) for name, form in forms.items()}
+    alike({n: run() for n, run in both.items()}, 5e-2 if views.element_size() < 4 else 1e-4)
+    a_product = 2 * clips**2 * dim * PAIRS[negatives]
+    alone = {name: forward(form, views) for name, form in forms.items()}
+    yield Part(alone, name="forward", operations=a_product)
+    yield Part(both, name="forward_backward", operations=4 * a_product)
 
 
-def _compare(forms: dict[str, Callable], views: Tensor) -> None:
-    """No figure of a loss that is another one."""
-    found = {name: _both(form, views)()[0].float() for name, form in forms.items()}
-    for gradient in found.values():
-        error = (gradient - found["chunked"]).norm() / found["chunked"].norm()
-        if error > (1e-4 if views.dtype == torch.float32 else 5e-2):
-            raise RuntimeError(f"gradients differ by {error:.1e}")
+def form(name: str, negatives: str, args: argparse.Namespace) -> Callable[[Tensor], Tensor]:
+    """A contestant: a function of the views."""
+    if name == "ours":
+        options = {"temperature": TEMPERATURE, "negatives": negatives, "backend": args.backend}
+        return partial(kernels.multi_view_info_nce, **options)
+    if name == "chunked":
+        return partial(chunked, negatives=negatives)
+    if name == "matmul_compiled":
+        torch._dynamo.reset()  # or many shapes would end in one that is dynamic
+        return torch.compile(USUAL[negatives])
+    return USUAL[negatives]
 
 
-def _forward(form: Callable, views: Tensor) -> Callable:
-    def step() -> None:
-        with torch.no_grad():
-            form(views)
-
-    return step
-
-
-def _both(form: Callable, views: Tensor) -> Callable:
-    return lambda: torch.autograd.grad(form(views), views)
-
-
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks multi_view", description=__doc__)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--backend", help="of ours (default: the one that would be chosen)")
-    parser.add_argument("--clips", type=int, nargs="+", default=[256, 1024, 4096], help="batches")
-    parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--negatives", nargs="+", choices=USUAL, default=list(USUAL))
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, help="of the CPU; default: PyTorch's")
-    parser.add_argument("--compile", action="store_true", help="torch.compile of matmul as well")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--out", type=Path, help="file to write (default: one in results/)")
-    args = parser.parse_args(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
-    result = {
-        "benchmark": "multi_view",
-        "backend": args.backend or "default",
-        "malloc": os.environ.get("GLIBC_TUNABLES", "as it comes"),
-        **describe(device),
-        "ceilings": ceilings(device, getattr(torch, args.dtype)),
-        "rows": [],
-    }
-    for clips, negatives in product(args.clips, args.negatives):
-        sizes = {"P": 2, "B": clips, "D": args.dim, "negatives": negatives}
-        found = measure(clips, negatives, result["ceilings"]["gemm_gflop_s"], args)
-        row = {"op": "multi_view_info_nce", "dtype": args.dtype, **sizes, **found}
-        result["rows"].append(row)
-        if not args.json:
-            print(_line(row), flush=True)
-    name = f"multi_view-{device.type}-{args.dtype}-{setting(device, args.backend)}"
-    return save(result, name, args)
-
-
-def _line(row: dict[str, Any]) -> str:
-    parts = [f"B {row['B']:5} negatives {row['negatives']:5}"]
-    for key in ("forward", "forward_backward"):
-        of = row[key]
-        memory = {name: size / 2**20 for name, size in of["peak_extra_bytes"].items()}
-        parts.append(
-            f"{key} {1e3 * of['seconds']['ours']['median']:8.2f} ms, {of['ratio']:5.2f}x of "
-            f"{of['best_other']}, {100 * of['gemm_share']:3.0f} % of gemm, "
-            f"{memory['ours']:.0f} of {memory[of['best_other']]:.0f} MiB"
-        )
-    return "; ".join(parts)
+SETUP = Setup(
+    "1 minute", rounds=5, dtypes=FLOATS, backends=BACKENDS[:3], compiles=True, products=True
+)

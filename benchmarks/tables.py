@@ -2,8 +2,8 @@
 
     python -m benchmarks.tables
 
-A table stands between two comments in the page, `<!-- table NAME -->` and `<!-- end -->`; what
-stands there is replaced, and nothing else.
+A table lies between two comments in the page, `<!-- table NAME -->` and `<!-- end -->`; what
+is there is replaced, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{p}.md" for p in ("data", "kernels", "results"))]
 Rows = list[list[str]]
+Result = dict[str, Any]
 
 
-def transfer(folder: str) -> Rows:
+def transfer(folder: Path) -> Rows:
     """A row an encoder: linear top-1 (best epoch) and 1-NN of each layout, and the ensemble.
 
     Reads NAME-linear.json, NAME-knn.json and, where there are several layouts, NAME-ensemble.json.
     """
     rows: Rows = []
-    for path in sorted((RESULTS / folder).glob("*-linear.json")):
+    for path in sorted(folder.glob("*-linear.json")):
         name = path.name.removesuffix("-linear.json")
         linear, knn = _by_layout(path), _by_layout(path.with_name(f"{name}-knn.json"))
         layouts = sorted(linear)
@@ -47,10 +48,10 @@ def transfer(folder: str) -> Rows:
     return rows
 
 
-def demo() -> Rows:
+def demo(folder: Path) -> Rows:
     """A row a seed and encoder of `msclr demo`."""
     rows: Rows = []
-    for path in sorted((RESULTS / "demo").glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         figures = _read(path)
         names = list(figures["pretrained"])
         rows = rows or [["seed", *(f"{name}: pretrained / random" for name in names), "seconds"]]
@@ -59,14 +60,10 @@ def demo() -> Rows:
     return rows
 
 
-def graph_conv(name: str) -> Rows:
+def graph_conv(result: Result) -> Rows:
     """A row a shape: milliseconds, the ratio to the best of PyTorch's forms in the same run, peak
     extra memory over the size of the results, and the rate of operations over that of a large
     matrix product."""
-    path = RESULTS / f"graph_conv-{name}.json"
-    if not path.exists():
-        return [["not yet measured"]]
-    result = _read(path)
     columns = ["ms", "ratio", "memory", "of GEMM"]
     rows = [["N", "V", "C_in to C_out", "T", *columns, *(f"with backward: {c}" for c in columns)]]
     for row in result["rows"]:
@@ -83,35 +80,29 @@ def graph_conv(name: str) -> Rows:
     return rows
 
 
-def stgcn(name: str) -> Rows:
+def stgcn(result: Result) -> Rows:
     """A row a model, mode and memory order: milliseconds before and after accelerate."""
-    path = RESULTS / f"stgcn-{name}.json"
-    if not path.exists():
-        return [["not yet measured"]]
     head = ["width", "V", "mode", "order", "before, ms (p20 to p80)", "after, ms (p20 to p80)"]
     rows = [[*head, "ratio"]]
-    for row in _read(path)["rows"]:
-        for order, ratio in row["ratio"].items():
-            times = [row["seconds"][f"{order}_{when}"] for when in ("before", "after")]
+    for row in result["rows"]:
+        seconds = row["seconds"]
+        for order in dict.fromkeys(name.rsplit("_", 1)[0] for name in seconds):
+            times = [seconds[f"{order}_{when}"] for when in ("before", "after")]
             cells = [
                 f"{1e3 * t['median']:.1f} ({1e3 * t['p20']:.1f} to {1e3 * t['p80']:.1f})"
                 for t in times
             ]
-            rows.append(
-                [str(row["width"]), str(row["V"]), row["mode"], order, *cells, f"{ratio:.2f}x"]
-            )
+            ratio = f"{times[0]['median'] / times[1]['median']:.2f}x"
+            rows.append([str(row["width"]), str(row["V"]), row["mode"], order, *cells, ratio])
     return rows
 
 
 _FORMS = ("usual", "lean", "chunked", "usual_compiled", "lean_compiled", "chunked_compiled")
 
 
-def info_nce(name: str) -> Rows:
+def info_nce(result: Result) -> Rows:
     """A row a size: forward and backward; ratios to forms in PyTorch, "—" for one left out."""
-    path = RESULTS / f"info_nce-{name}.json"
-    if not path.exists():
-        return [["not yet measured"]]
-    read = _read(path)["rows"]
+    read = result["rows"]
     others = [f for f in _FORMS if any(f in row["seconds"] for row in read)]
     sizes = ("P", "B", "Q", "D")
     ratios = [f"of {other}" for other in others]
@@ -132,14 +123,11 @@ def info_nce(name: str) -> Rows:
     return rows
 
 
-def multi_view(name: str) -> Rows:
+def multi_view(result: Result) -> Rows:
     """A row a size and choice of negatives, against matmul and cross-entropy."""
-    path = RESULTS / f"multi_view-{name}.json"
-    if not path.exists():
-        return [["not yet measured"]]
     columns = ["ms", "ratio", "memory, MB", "matmul, MB"]
     rows = [["B", "negatives", *columns, *(f"with backward: {c}" for c in columns)]]
-    for row in _read(path)["rows"]:
+    for row in result["rows"]:
         cells = [str(row["B"]), row["negatives"]]
         for part in (row["forward"], row["forward_backward"]):
             memory = part["peak_extra_bytes"]
@@ -152,11 +140,10 @@ def multi_view(name: str) -> Rows:
     return rows
 
 
-def trials() -> Rows:
+def trials(result: Result) -> Rows:
     """A row a trial of settings: accuracies at its last evaluation, in their order in the file."""
-    path = RESULTS / "trials.json"
     rows = [["recipe", "changes", "steps", "linear", "ensemble", "random: linear", "ensemble"]]
-    for trial in _read(path)["trials"]:
+    for trial in result["trials"]:
         last, random = trial["points"][-1], trial["random"]
         cells = [trial["recipe"], trial["changes"] or "none", str(last["step"])]
         for point in (last, random):
@@ -165,108 +152,107 @@ def trials() -> Rows:
     return rows
 
 
-def toy_supervised() -> Rows:
-    path = RESULTS / "toy_supervised.json"
-    if not path.exists():
-        return [["not yet measured"]]
-    result = _read(path)
-    return [
-        ["layout", "epochs", "seed", "top-1"],
-        [result["layout"], str(result["epochs"]), str(result["seed"]), f"{result['top1']:.1f}"],
-    ]
+def toy_supervised(result: Result) -> Rows:
+    (row,) = result.get("rows", [result])
+    cells = [row["layout"], str(row["epochs"]), str(row["seed"]), f"{row['top1']:.1f}"]
+    return [["layout", "epochs", "seed", "top-1"], cells]
 
 
-def data_read() -> Rows:
+def data_read(result: Result) -> Rows:
     """A row a reader: megabytes of text a second, and how many times more ours reads."""
-    path = RESULTS / "data_read-cpu.json"
-    if not path.exists():
-        return [["not yet measured"]]
-    (row,) = _read(path)["rows"]
-    rates = row["mb_s"]
+    (row,) = result["rows"]
+    rates = row.get("mb_s") or {n: 1 / of["median"] for n, of in row["seconds_per_mb"].items()}
     rows = [["reader", "MB/s", "ours over it"]]
     for name in ("ours", "usual", "joint_arrays", "lean", "ours_in_python", "ours_2"):
         rows.append([name, f"{rates[name]:.0f}", f"{rates['ours'] / rates[name]:.1f}x"])
     return rows
 
 
-def data_prepare() -> Rows:
-    path = RESULTS / "data_prepare.json"
-    if not path.exists():
-        return [["not yet measured"]]
-    (row,) = _read(path)["rows"]
+def data_prepare(result: Result) -> Rows:
+    (row,) = result["rows"]
     seconds, peak = row["seconds_per_file"], row["peak_bytes"]
     head = ["files", "frames", "processes", "ms a file", "of usual", "of lean", "with imports"]
     cells = [str(row[key]) for key in ("files", "T", "workers")]
     cells += [f"{1e3 * seconds['ours']['median']:.2f}"]
-    cells += [f"{row[key]:.1f}x" for key in ("ratio", "ratio_lean", "ratio_first")]
+    cells += [_over(seconds, "usual"), _over(seconds, "lean")]
+    cells += [f"{seconds['usual']['median'] * row['files'] / row['first_seconds']:.1f}x"]
     memory = [f"{1e-6 * peak[tree]:.0f}" for tree in ("few", "all")]
     return [[*head, "peak MB, a quarter of the files", "peak MB"], [*cells, *memory]]
 
 
-def data_batches(name: str) -> Rows:
+def data_batches(result: Result) -> Rows:
     """A row a layout: a triple of views of a batch, and ratios to NumPy and PyTorch."""
-    path = RESULTS / f"data_batches-{name}.json"
-    if not path.exists():
-        return [["not yet measured"]]
     rows = [["layout", "clips", "ms a triple", "of usual", "of lean", "of PyTorch", "GB/s"]]
-    for row in _read(path)["rows"]:
-        ratios = [f"{row[key]:.1f}x" for key in ("ratio", "ratio_lean", "ratio_torch")]
+    for row in result["rows"]:
+        ratios = [_over(row["seconds"], name) for name in ("usual", "lean", "torch")]
         milliseconds = f"{1e3 * row['seconds']['ours']['median']:.2f}"
         rows.append([row["layout"], str(row["B"]), milliseconds, *ratios, f"{row['gb_s']:.1f}"])
     return rows
 
 
-def data_step(name: str) -> Rows:
-    path = RESULTS / f"data_step-{name}.json"
-    if not path.exists():
-        return [["not yet measured"]]
-    (row,) = _read(path)["rows"]
-    times = [f"{1e3 * row['seconds'][key]['median']:.1f}" for key in ("batch", "step")]
+def data_step(result: Result) -> Rows:
+    (row,) = result["rows"]
+    batch, step = (row["seconds"][name]["median"] for name in ("batch", "step"))
+    times = [f"{1e3 * batch:.1f}", f"{1e3 * step:.1f}", f"{100 * batch / step:.2f} %"]
     return [
         ["clips", "precision", "batch, ms", "step with it, ms", "share"],
-        [str(row["B"]), row["precision"], *times, f"{100 * row['share']:.2f} %"],
+        [str(row["B"]), row["precision"], *times],
     ]
 
 
-TABLES: dict[str, Callable[[], Rows]] = {
-    "ui_prmd": lambda: transfer("ui_prmd"),
-    "utkinect": lambda: transfer("utkinect"),
-    "demo": demo,
-    "toy_supervised": toy_supervised,
-    "trials": trials,
-    "graph_conv_cpu": lambda: graph_conv("cpu-float32-plain"),
-    "graph_conv_cpu_tuned": lambda: graph_conv("cpu-float32-tuned"),
-    "data_read": data_read,
-    "data_prepare": data_prepare,
-    "data_batches_cpu": lambda: data_batches("cpu-tuned"),
-    "data_batches_cuda": lambda: data_batches("cuda-triton"),
-    "data_step_cpu": lambda: data_step("cpu-fp32"),
-    "info_nce_cpu_compiled": lambda: info_nce("cpu-float32-tuned-compiled"),
-    "info_nce_cpu": lambda: info_nce("cpu-float32-tuned"),
-    "multi_view_cuda": lambda: multi_view("cuda-bfloat16-triton"),
-    "multi_view_cpu": lambda: multi_view("cpu-float32-tuned"),
-    "stgcn_cpu": lambda: stgcn("cpu-float32"),
-    "stgcn_cuda": lambda: stgcn("cuda-bfloat16"),
+# The comment's name -> what makes the table, and the folder or file in results/ that it is of.
+TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
+    "ui_prmd": (transfer, "ui_prmd"),
+    "utkinect": (transfer, "utkinect"),
+    "demo": (demo, "demo"),
+    "toy_supervised": (toy_supervised, "toy_supervised.json"),
+    "trials": (trials, "trials.json"),
+    "graph_conv_cpu": (graph_conv, "graph_conv-cpu-float32-plain.json"),
+    "graph_conv_cpu_tuned": (graph_conv, "graph_conv-cpu-float32-tuned.json"),
+    "data_read": (data_read, "data_read-cpu.json"),
+    "data_prepare": (data_prepare, "data_prepare.json"),
+    "data_batches_cpu": (data_batches, "data_batches-cpu-tuned.json"),
+    "data_batches_cuda": (data_batches, "data_batches-cuda-triton.json"),
+    "data_step_cpu": (data_step, "data_step-cpu-fp32.json"),
+    "info_nce_cpu_compiled": (info_nce, "info_nce-cpu-float32-tuned-compiled.json"),
+    "info_nce_cpu": (info_nce, "info_nce-cpu-float32-tuned.json"),
+    "multi_view_cuda": (multi_view, "multi_view-cuda-bfloat16-triton.json"),
+    "multi_view_cpu": (multi_view, "multi_view-cpu-float32-tuned.json"),
+    "stgcn_cpu": (stgcn, "stgcn-cpu-float32.json"),
+    "stgcn_cuda": (stgcn, "stgcn-cuda-bfloat16.json"),
 }
 
 
-def render(page: str) -> str:
-    """The page with every table made anew."""
+def table(name: str) -> Rows:
+    make, of = TABLES[name]
+    path = RESULTS / of
+    if path.is_dir():
+        return make(path)
+    return make(_read(path)) if path.exists() else [["not yet measured"]]
 
-    def table(match: re.Match) -> str:
-        rows = TABLES[match[1]]()
+
+def render(page: str) -> str:
+    """The page with every table made again."""
+
+    def written(match: re.Match) -> str:
+        rows = table(match[1])
         lines = [f"| {' | '.join(row)} |" for row in rows]
         lines[1:1] = ["|" + "---|" * len(rows[0])] if rows else []
         return "\n".join([f"<!-- table {match[1]} -->", *lines, "<!-- end -->"])
 
-    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", written, page, flags=re.DOTALL)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Result:
     return json.loads(path.read_text())
 
 
-def _by_layout(path: Path) -> dict[str, dict[str, Any]]:
+def _over(seconds: dict[str, Any], name: str) -> str:
+    """How many times as long as ours a contestant takes."""
+    return f"{seconds[name]['median'] / seconds['ours']['median']:.1f}x"
+
+
+def _by_layout(path: Path) -> dict[str, Result]:
     result = _read(path)
     return {each["layout"]: each for each in result.get("results", [result])}
 

@@ -1,26 +1,25 @@
 """How hard the generated clips are: the encoder trained with labels, tested on other people.
 
-Beside `msclr demo`, whose random encoder gives the other end of the scale.
+Next to `msclr demo`, whose random encoder gives the other end of the scale.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.machine import describe
+from benchmarks.options import at_least, positive
+from benchmarks.runner import Case, Part, Setup
 from msclr.data import SkeletonDataset, prepare_arrays, toy
 from msclr.nn import STGCN
 
-LAYOUT, BATCH, RATE = "kinectv2_25", 32, 4e-3
-RESULTS = Path(__file__).parent / "results"
+LAYOUT, CLIPS, BATCH, RATE = "kinectv2_25", 1200, 32, 4e-3
 
 
 def turned(x: torch.Tensor) -> torch.Tensor:
@@ -61,25 +60,22 @@ def train(train_set: SkeletonDataset, val_set: SkeletonDataset, epochs: int) -> 
     return 100 * (torch.cat(chosen) == val_set.labels).double().mean().item()
 
 
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks toy_supervised")
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--epochs", type=positive, default=30)
+    parser.add_argument("--seed", type=at_least(0), default=0)
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    return [Case({"layout": LAYOUT, "epochs": args.epochs, "seed": args.seed})]
+
+
+def parts(case: Case, args: argparse.Namespace) -> Iterator[Part]:
     torch.manual_seed(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "toy"
-        prepare_arrays(data, **toy.generate(1200, args.seed, [LAYOUT]), frames=32)
-        sets = [SkeletonDataset(data, split) for split in ("train", "val")]
-        top1 = train(*sets, args.epochs)
-    result = {
-        "benchmark": "toy_supervised",
-        "layout": LAYOUT,
-        "epochs": args.epochs,
-        "seed": args.seed,
-        "top1": top1,
-        **describe(torch.device("cpu")),
-    }
-    (RESULTS / "toy_supervised.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
-    return result
+        prepare_arrays(data, **toy.generate(CLIPS, args.seed, [LAYOUT]), frames=32)
+        top1 = train(*(SkeletonDataset(data, split) for split in ("train", "val")), args.epochs)
+    yield Part({}, more={"top1": top1})
+
+
+SETUP = Setup("3 minutes", file="", rounds=0, devices=("cpu",))

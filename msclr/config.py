@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from msclr.errors import InputError
+from msclr.paths import as_path
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -21,12 +22,14 @@ _CHOICES = {
     "stream": ("joint", "motion", "bone"),
     "optimizer": ("sgd", "adamw"),
     "schedule": ("step", "cosine"),
-    "precision": ("fp32", "bf16", "fp16"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
     "queue_precision": ("fp32", "bf16"),
     "data_precision": ("fp32", "fp16"),
     "bodies": ("present", "all"),
     "padding": ("none", "paper"),
 }
+_PATHS = ("data", "out")
+_NOTHING = ("null", "~", "none")  # texts for None
 _AT_LEAST_ONE = ("epochs", "batch_size", "hidden_channels", "hidden_dim", "embedding_dim")
 _AT_LEAST_ONE += ("queue_size", "log_every", "steps", "checkpoint_every")
 
@@ -69,17 +72,24 @@ class Recipe:
     milestones: list[int] = field(default_factory=lambda: [250])  # epochs
     warmup_steps: int = 0  # the rate grows linearly over them
 
-    precision: str = "bf16"
+    precision: str = "auto"  # bf16 where the device multiplies it natively, else fp32
     device: str = "auto"
     seed: int = 0
     log_every: int = 50  # steps
     checkpoint_every: int | None = None  # steps; None: at the end of each epoch
 
 
+_LISTS = tuple(f.name for f in fields(Recipe) if str(f.type).startswith("list"))
+
+
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a file, or a shipped one by its name, with ``key=value`` overrides.
 
-    A file may name another as its ``base`` and holds only what differs from it.
+    A file is UTF-8. It may name another as its ``base`` and holds only what differs from it.
+
+    Values are read by the kind of their key, and not as YAML sees them: a text is taken as it is
+    written (``out=007``, ``data=data #1``), a number is decimal (``seed=010`` is 10), and a list is
+    ``a,b`` or ``[a, b]``. ``data`` and ``out`` may begin with ``~``.
 
     Raises:
         InputError: no such recipe, unknown key, or a value of the wrong kind.
@@ -89,7 +99,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         key, equals, text = override.partition("=")
         if not equals:
             raise InputError(f"expected key=value, got {override!r}")
-        values[key.strip()] = _parse(text, override)
+        values[key.strip()] = _listed(text, override)
     return make_recipe(values, source=f"recipe {name}")
 
 
@@ -102,15 +112,19 @@ def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
             hint = f"did you mean {close[0]!r}?" if close else f"keys are {', '.join(known)}"
             raise InputError(f"{source}: unknown key {key!r}; {hint}")
     for key in ("data", "out"):
-        if values.get(key) is None:
+        if values.get(key) in (None, ""):
             raise InputError(f"{source}: {key} is missing; give {key}=FOLDER")
     checked = {key: _check(source, known[key], value) for key, value in values.items()}
+    for key in _PATHS:
+        if checked[key].startswith("~"):
+            checked[key] = str(as_path(checked[key]))
     return Recipe(**checked)
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write a recipe that :func:`load_recipe` reads back."""
-    path.write_text(yaml.safe_dump(asdict(recipe), sort_keys=False))
+    text = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def recipe_names() -> list[str]:
@@ -122,7 +136,7 @@ def _find(name: str) -> Path:
     shipped = RECIPES / f"{name}.yaml"
     if shipped.is_file():
         return shipped
-    path = Path(name)
+    path = as_path(name)
     if path.is_file():
         return path
     close = difflib.get_close_matches(name, recipe_names(), n=1)
@@ -134,7 +148,7 @@ def _find(name: str) -> Path:
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.load(path.read_text(encoding="utf-8-sig"), _TextLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -149,28 +163,56 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return {**_read(base_path, (path, *seen)), **values}
 
 
-def _parse(text: str, override: str) -> Any:
+class _TextLoader(yaml.SafeLoader):
+    """YAML whose plain scalars are all text, but for null: what kind they are of, the key knows."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in found if tag == "tag:yaml.org,2002:null"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _listed(text: str, override: str) -> Any:
+    """The items of ``key=[a, b]``; any other text as it is."""
+    if not (override.partition("=")[0].strip() in _LISTS and text.lstrip().startswith("[")):
+        return text
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _TextLoader)
     except yaml.YAMLError:
         raise InputError(f"cannot read the value of {override!r}") from None
 
 
+def _by_kind(kind: str, value: Any) -> Any:
+    """A text as the kind of its key says; unchanged where it is of another, to be refused."""
+    if isinstance(value, str) and "None" in kind and value.lower() in _NOTHING:
+        return None
+    if not kind.startswith("list"):
+        return _whole(value) if kind.startswith("int") else value
+    if isinstance(value, str):
+        value = [x.strip() for x in value.split(",")]  # layouts=a,b
+    value = value if isinstance(value, list) else [value]
+    return [_whole(x) for x in value] if "int" in kind else value
+
+
+def _whole(value: Any) -> Any:
+    """The decimal number that a text holds; YAML would read 010 as 8."""
+    try:
+        return int(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def _check(source: str, f: Any, value: Any) -> Any:
     """The value in the field's type, or InputError."""
-    kind, key = str(f.type), f.name
+    kind, key, given = str(f.type), f.name, value
+    value = None if value is None else _by_kind(kind, value)
     if value is None:
         if "None" in kind:
             return None
     elif "list" in kind:
-        value = value.split(",") if isinstance(value, str) else value  # layouts=a,b
-        value = [value] if isinstance(value, int) else value
         item = str if "str" in kind else int
-        if (
-            isinstance(value, list)
-            and all(type(v) is item for v in value)
-            and (value or item is int)
-        ):
+        whole = all(type(v) is item and v != "" for v in value)
+        if whole and (value or item is int):
             return value
     elif kind.startswith("int"):
         if isinstance(value, int) and not isinstance(value, bool):
@@ -184,11 +226,11 @@ def _check(source: str, f: Any, value: Any) -> Any:
         if choices is None or value in choices:
             return value
         raise InputError(f"{source}: {key} must be one of {', '.join(choices)}, got {value!r}")
-    raise InputError(f"{source}: {key} must be {kind}, got {value!r}")
+    raise InputError(f"{source}: {key} must be {kind}, got {given!r}")
 
 
 def _number(value: Any) -> float | None:
-    """A finite float, also from text: YAML reads 1e-4 as such."""
+    """A finite float, also from text."""
     try:
         number = float(value)
     except (TypeError, ValueError):

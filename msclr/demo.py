@@ -15,9 +15,12 @@ from msclr.data.store import open_store, require_free
 from msclr.data.toy import generate
 from msclr.evaluation import evaluate_ensemble, open_run, report
 from msclr.evaluation.protocols import features_of
+from msclr.paths import as_path
 from msclr.training import pretrain
 
 CLIPS, FRAMES = 1200, 32
+_WARM_UP, _TIMED = 2, 5  # steps of pretraining that the forecast leaves out, and goes by
+_EVALUATION = 30  # as many steps take about as long as evaluation and pictures
 PRETRAINED_ON = ("kinectv2_25", "smplx_42")
 
 
@@ -38,7 +41,7 @@ def run_demo(
     Raises:
         InputError: ``out`` exists and is not empty.
     """
-    out, began = Path(out), time.perf_counter()
+    out, began = as_path(out), time.perf_counter()
     require_free(out)
     out.mkdir(parents=True, exist_ok=True)
     say(f"1/4  {CLIPS} generated clips, seen under {' and '.join(PRETRAINED_ON)}")
@@ -47,7 +50,8 @@ def run_demo(
     )
     say("2/4  pretraining MS-AimCLR (recipe toy)")
     overrides = [f"data={out / 'data'}", f"out={out / 'run'}", f"seed={seed}"]
-    run_folder = pretrain(load_recipe("toy", overrides), on_step=on_step)
+    forecast = _Forecast(began, say, on_step)
+    run_folder = pretrain(load_recipe("toy", overrides), on_step=forecast, say=say)
     say("3/4  linear evaluation, beside a randomly initialised encoder")
     results = {
         kind: evaluate_ensemble([open_run(run_folder, random=kind == "random")], PRETRAINED_ON)
@@ -58,8 +62,27 @@ def run_demo(
     seconds = time.perf_counter() - began
     page = _report(out, run_folder, rows, seed, seconds)
     figures = {"seed": seed, "seconds": round(seconds, 1), "page": str(page), **_figures(results)}
-    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures | {"summary": _summary(rows, page, run_folder)}
+
+
+class _Forecast:
+    """Hears of the first steps, and says how long the whole will take on this machine."""
+
+    def __init__(self, began: float, say: Callable[[str], None], on_step: Callable | None):
+        self._began, self._say, self._on_step = began, say, on_step
+
+    def __call__(self, done: int, steps: int, records: list) -> None:
+        now = time.perf_counter()
+        if done == _WARM_UP:
+            self._since = now
+        elif done == _WARM_UP + _TIMED:
+            a_step = (now - self._since) / _TIMED
+            left = a_step * (steps - done + _EVALUATION)
+            minutes = (now - self._began + left) / 60
+            self._say(f"     about {minutes:.0f} minutes in all here, at {a_step:.2f} s a step")
+        if self._on_step:
+            self._on_step(done, steps, records)
 
 
 def _figures(results: dict[str, dict]) -> dict[str, dict[str, float]]:

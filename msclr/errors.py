@@ -10,3 +10,14 @@ class InputError(ValueError):
 
 class DivergedError(RuntimeError):
     """Training met a loss that is not finite; the message says where and what to go back to."""
+
+
+class StoppedError(RuntimeError):
+    """A signal ended a run early; the message says where it was kept and how to go on.
+
+    The command line prints the message and exits with status 128 + ``signal``, as a shell counts.
+    """
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal

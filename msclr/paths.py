@@ -7,5 +7,8 @@ from pathlib import Path
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
-    """The path with a leading ``~`` expanded, as a shell would have done unquoted."""
-    return Path(path).expanduser()
+    """The path with a leading ``~`` expanded, as a shell would have done unquoted.
+
+    The home of a user who is not known stays as it is written, as in a shell.
+    """
+    return Path(os.path.expanduser(path))

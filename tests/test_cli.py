@@ -110,13 +110,13 @@ def test_prepare_takes_a_layout_of_ones_own(tmp_path):
 
 VIEW = f"view/{LAYOUTS[0]}"
 EMPTY = np.arange(31) * FRAMES
-EMPTY[5] = EMPTY[4]
+EMPTY[[5, 9]] = EMPTY[[4, 8]]
 BAD_CLIPS = {
     "wrong joint count": ({VIEW: rows(16)}, [LAYOUTS[0], "16 joints", "17"]),
-    "clip of zero frames": ({"offset": EMPTY}, ["clip 4", "no frame"]),
+    "clips of zero frames": ({"offset": EMPTY}, ["clip 4", "no frame"]),
     "labels and clips of unlike number": ({"labels": np.zeros(29, int)}, ["29", "30"]),
-    "NaN-only clip": (
-        {VIEW: np.where(np.arange(30 * FRAMES)[:, None, None] < FRAMES, np.nan, rows())},
+    "NaN-only clips": (
+        {VIEW: np.where(np.arange(30 * FRAMES)[:, None, None] < 2 * FRAMES, np.nan, rows())},
         ["clip 0", "NaN"],
     ),
     "unknown layout": ({VIEW: None, "view/h36m_71": rows()}, ["'h36m_71'", "h36m_17"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import zipfile
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from msclr import cli, layouts
 from msclr.data import open_store, prepare_arrays, read_skeleton
+from msclr.data.prepare import read_npz
 from tests.data.skeleton_files import write_tree
 from tests.tiny import LAYOUTS, prepare_tiny, tree
 
@@ -56,14 +58,19 @@ def test_ntu_from_a_folder_and_from_a_zip(skeletons, tmp_path, capsys):
     assert same[0] == same[1]
 
 
-def test_ntu_with_poses(skeletons, tmp_path, capsys):
-    poses = tmp_path / "poses"
+def write_poses(poses, skeletons):
+    """Poses of all clips but the first, derived from the Kinect's joints."""
     poses.mkdir()
     derivation = layouts.derivation(layouts.get("kinectv2_25"), layouts.get("smpl_24"))
     for name in NAMES[1:]:
         clip = read_skeleton(skeletons / f"{name}.skeleton")
         people = np.einsum("vj,ptjc->tpvc", derivation, clip.xyz) * [1000, -1000, 1000]
         np.save(poses / f"{name}.npy", people)
+    return poses
+
+
+def test_ntu_with_poses(skeletons, tmp_path, capsys):
+    poses = write_poses(tmp_path / "poses", skeletons)
     assert prepare_ntu(skeletons, tmp_path / "data", "--poses", f"smpl_24={poses}") == 0
     assert "1 skipped: no poses under smpl_24 (S001C001P001R001A001)" in capsys.readouterr().out
     assert len(open_store(tmp_path / "data").split("train")) == 11
@@ -71,6 +78,20 @@ def test_ntu_with_poses(skeletons, tmp_path, capsys):
     assert prepare_ntu(skeletons, tmp_path / "kept", *keep) == 0
     split = open_store(tmp_path / "kept").split("train")
     assert not split.views["smpl_24"][0].any() and split.views["smpl_24"][1].any()
+
+
+def test_ntu_notes_a_layout_without_mirror_pairs(skeletons, tmp_path, capsys):
+    smpl = layouts.get("smpl_24")
+    fields = {"name": "cli_unpaired_24", "joints": list(smpl.joints), "center": smpl.center}
+    bones = [list(bone) for bone in smpl.bones]
+    text = "".join(f"{key} = {value!r}\n" for key, value in (fields | {"bones": bones}).items())
+    (tmp_path / "own.toml").write_text(text + "flip = []\n")
+    poses = write_poses(tmp_path / "poses", skeletons)
+    own = ("--poses", f"{tmp_path / 'own.toml'}={poses}")
+    assert prepare_ntu(skeletons, tmp_path / "data", *own) == 0
+    out = capsys.readouterr().out
+    assert "note: cli_unpaired_24 has no left-right pair of joints" in out
+    assert "note: kinectv2_25" not in out
 
 
 def test_the_rules_for_bodies_are_options(skeletons, tmp_path):
@@ -196,3 +217,82 @@ def test_a_tree_without_training_clips_is_refused(skeletons, tmp_path, capsys):
         (some / path.name).symlink_to(path)
     assert prepare_ntu(some, tmp_path / "data") == 2
     assert "none of the 12 clips found trains in ntu60 xsub" in capsys.readouterr().err
+
+
+# Paths, clips left out, coordinates
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder, and another one to work in."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    yield tmp_path / "home"
+    assert not list((tmp_path / "work").iterdir())
+
+
+def npz(path, dead=(), layout="cli_home_2", joints=2) -> None:
+    xyz = np.random.default_rng(0).normal(0, 0.4, (6, 4, joints, 3))
+    xyz[list(dead)] = np.nan
+    split = np.array(["train"] * 4 + ["val"] * 2)
+    rows = {f"view/{layout}": xyz.reshape(24, joints, 3)}
+    np.savez(path, labels=np.arange(6) % 2, split=split, offset=np.arange(7) * 4, **rows)
+
+
+LAYOUT = 'name = "cli_home_2"\njoints = ["lhip", "rhip"]\nbones = []\ncenter = "lhip"\n'
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(home, skeletons):
+    (home / "own.toml").write_text(LAYOUT)
+    npz(home / "c.npz")
+    own = ("--layout=~/own.toml", "--out=~/arrays")
+    assert run("prepare", "arrays", "~/c.npz", *own) == 0
+    assert run("export-data", "~/arrays", "--format=aimclr", "--out=~/form") == 0
+    assert run("prepare", "aimclr", "cli_home_2=~/form", "--out=~/aimclr") == 0
+    assert run("export-data", "~/arrays", "--format=pyskl", "--out=~/f.pkl") == 0
+    assert run("prepare", "pyskl", "~/f.pkl", *own[:1], "--out=~/pyskl") == 0
+    x, y = np.ones((2, 3, 150), np.float32), np.eye(2, dtype=np.float32)
+    np.savez(home / "NTU.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    assert run("prepare", "ctrgcn", "~/NTU.npz", "--out=~/ctrgcn") == 0
+    (home / "skeletons").symlink_to(skeletons)
+    assert prepare_ntu("~/skeletons", "~/ntu") == 0
+    for name in ("arrays", "aimclr", "pyskl", "ctrgcn", "ntu"):
+        assert open_store(home / name).meta["name"] == name
+
+
+def test_a_tilde_in_python(home):
+    prepare_arrays("~/out", {"coco_17": np.ones((2, 4, 17, 3))}, [0, 0], ["train", "val"])
+    data = open_store(home / "out")
+    assert data.meta["name"] == "out"
+    npz(home / "c.npz")
+    assert list(read_npz("~/c.npz")["views"]) == ["cli_home_2"]
+
+
+def test_strict_and_the_clips_left_out(tmp_path, capsys):
+    npz(tmp_path / "c.npz", dead=[1], layout="coco_17", joints=17)
+    arguments = ("prepare", "arrays", tmp_path / "c.npz", "--out", tmp_path / "data")
+    assert run(*arguments, "--strict") == 2
+    error = capsys.readouterr().err
+    assert "1 clips would be left out, and strict allows none: no body in" in error
+    assert not (tmp_path / "data").exists()
+    assert run(*arguments) == 0
+    assert "1 left out: no body in view coco_17 (clip1)" in capsys.readouterr().out
+
+
+def test_two_files_and_a_score(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        clips = []
+        for i in range(3):
+            xy, score = rng.uniform(100, 900, (1, 5, 18, 2)), rng.uniform(0.3, 1, (1, 5, 18, 1))
+            clip = {"filename": f"{split}{i}", "label": i % 2, "img_shape": (1080, 1920)}
+            clips.append(clip | {"keypoint": np.concatenate([xy, score], axis=-1)})
+        (tmp_path / f"{split}.pkl").write_bytes(pickle.dumps(clips))
+    files = (tmp_path / "train.pkl", tmp_path / "val.pkl")
+    arguments = ("prepare", "pyskl", *files, "--out", tmp_path / "data")
+    assert run(*arguments) == 2
+    assert "looks like a score, not like z; choose --coordinates" in capsys.readouterr().err
+    assert run(*arguments, "--coordinates", "xy_score") == 0
+    assert open_store(tmp_path / "data").coordinates == "xy_score"

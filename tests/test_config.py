@@ -30,7 +30,7 @@ def refused(call, *arguments) -> str:
 
 
 def write(folder, name: str, text: str) -> str:
-    (folder / f"{name}.yaml").write_text(text)
+    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return str(folder / f"{name}.yaml")
 
 
@@ -101,7 +101,7 @@ def test_a_recipe_inherits_from_a_file_beside_it_and_from_a_shipped_one(tmp_path
     assert recipe == dataclasses.replace(shipped, lr=0.25, epochs=7, out="o", method="skeletonclr")
 
 
-def test_overrides_win_in_their_order_and_are_read_as_yaml():
+def test_overrides_win_in_their_order():
     recipe = load_recipe(
         "ntu60_xsub",
         [
@@ -120,13 +120,91 @@ def test_overrides_win_in_their_order_and_are_read_as_yaml():
     assert recipe.out == "runs/a=b"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["data #1", "007", "2024-05-01", "yes", "null", "1e3", "a: b", "[a]", "'a'", "a,b", " a ", "ä"],
+)
+def test_the_text_of_an_override_is_taken_as_it_stands(text):
+    recipe = load_recipe("small", [f"data={text}", f"out={text}"])
+    assert (recipe.data, recipe.out) == (text, text)
+
+
+@pytest.mark.parametrize("text", ["007", "2024-05-01", "yes", "1e3", "0x10", "1:30", "on", "12"])
+def test_a_folder_in_a_file_needs_no_quotes(text, tmp_path):
+    assert load_recipe(write(tmp_path, "mine", f"data: {text}\nout: o\n")).data == text
+
+
+def test_only_an_unquoted_null_is_none(tmp_path):
+    text = 'data: "null"\nout: "~"\nlayouts: null\nmining_epoch:\n'
+    recipe = load_recipe(write(tmp_path, "mine", text))
+    assert (recipe.data, recipe.layouts, recipe.mining_epoch) == ("null", None, None)
+    missing = "recipe small: data is missing; give data=FOLDER"
+    assert refused(load_recipe, "small", ["out=o"]) == missing
+    assert refused(load_recipe, "small", ["out=o", "data="]) == missing
+
+
+@pytest.mark.parametrize("form", ["KEY=VALUE", "KEY: VALUE"], ids=["override", "file"])
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("seed", "010", 10),  # 8 to YAML
+        ("seed", "1_000", 1000),
+        ("lr", "1e-3", 1e-3),
+        ("lr", "010", 10.0),
+        ("milestones", "010", [10]),
+        ("milestones", "[010, 20]", [10, 20]),
+        ("milestones", "10, 20", [10, 20]),
+        ("layouts", "a,b", ["a", "b"]),
+        ("layouts", "[a, 007]", ["a", "007"]),
+        ("layouts", "yes", ["yes"]),
+        ("layouts", "none", None),
+        ("steps", "None", None),
+    ],
+)
+def test_a_value_is_read_by_the_kind_of_its_key(form, key, text, value, tmp_path):
+    entry = form.replace("KEY", key).replace("VALUE", text)
+    if form == "KEY=VALUE":
+        recipe = load_recipe("small", ["data=d", "out=o", entry])
+    else:
+        recipe = load_recipe(write(tmp_path, "mine", f"data: d\nout: o\n{entry}\n"))
+    assert getattr(recipe, key) == value
+    assert type(getattr(recipe, key)) is type(value)
+
+
+@pytest.mark.parametrize("text", ["seed=1:30", "seed=0x10", "steps=", "layouts=", "layouts=a,,b"])
+def test_what_only_yaml_takes_for_a_value_is_refused(text):
+    key, _, value = text.partition("=")
+    message = refused(load_recipe, "small", ["data=d", "out=o", text])
+    assert message.startswith(f"recipe small: {key} must be ") and message.endswith(f"{value!r}")
+
+
+def test_folders_and_recipes_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write(tmp_path, "mine", "data: ~/d\nout: a/~/b/\n")
+    recipe = load_recipe("~/mine.yaml")
+    assert (recipe.data, recipe.out) == (f"{tmp_path}/d", "a/~/b/")
+    write(tmp_path, "based", "base: ~/mine.yaml\n")
+    recipe = load_recipe(str(tmp_path / "based.yaml"), ["out=~/runs/~"])
+    assert (recipe.data, recipe.out) == (f"{tmp_path}/d", f"{tmp_path}/runs/~")
+    assert make_recipe({"data": "~nobody-of-this-name", "out": "~"}).out == str(tmp_path)
+
+
+def test_a_recipe_is_utf8_with_or_without_a_mark_of_its_order(tmp_path):
+    for mark in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "mine.yaml").write_bytes(mark + "data: Größe  # für später\nout: o\n".encode())
+        assert load_recipe(str(tmp_path / "mine.yaml")).data == "Größe"
+    save_recipe(Recipe("走る", "o"), tmp_path / "saved.yaml")
+    assert "data: 走る\n" in (tmp_path / "saved.yaml").read_bytes().decode("utf-8")
+
+
 def test_one_value_stands_for_a_list_of_one():
     recipe = make_recipe(HERE | {"layouts": "smpl_24", "milestones": 5})
     assert (recipe.layouts, recipe.milestones) == (["smpl_24"], [5])
 
 
 def test_a_whole_number_serves_where_a_float_is_wanted():
-    recipe = make_recipe(HERE | {"lr": 1, "weight_decay": "1e-4"})  # YAML reads 1e-4 as text
+    recipe = make_recipe(HERE | {"lr": 1, "weight_decay": "1e-4"})
     assert (recipe.lr, recipe.weight_decay) == (1.0, 1e-4)
     assert isinstance(recipe.lr, float)
 
@@ -136,7 +214,7 @@ def test_a_saved_recipe_comes_back(tmp_path, changes):
     recipe = make_recipe({"data": "päth: #1", "out": "null"} | changes)
     save_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
-    assert list(yaml.safe_load((tmp_path / "recipe.yaml").read_text())) == [
+    assert list(yaml.safe_load((tmp_path / "recipe.yaml").read_text(encoding="utf-8"))) == [
         f.name for f in dataclasses.fields(Recipe)
     ]
 

@@ -7,6 +7,7 @@ imports inside functions count as well.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,7 @@ def violations(module: str, source: str, public: set[str]) -> list[str]:
             found.append(f"{module}:{line}: {problem}")
     if layer != "cli":
         found += [f"{module}:{line}: only msclr.cli prints" for line in print_calls(tree)]
+    found += [f"{module}:{line}: text without encoding=" for line in bare_text(tree)]
     return found
 
 
@@ -97,6 +99,32 @@ def print_calls(tree: ast.Module) -> Iterator[int]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
             yield node.lineno
+
+
+def bare_text(tree: ast.Module) -> Iterator[int]:
+    """Lines that read or write text in the system's encoding, which differs between systems."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or any(k.arg == "encoding" for k in node.keywords):
+            continue
+        name = ast.unparse(node.func)
+        method = name.rpartition(".")[2] if isinstance(node.func, ast.Attribute) else ""
+        text = method in ("read_text", "write_text")
+        if name in ("open", "os.fdopen"):
+            text = "b" not in open_mode(node, 1, "r")
+        elif method == "open":  # of a path; other things that open take no mode first
+            text = bool(re.fullmatch("[rwax][t+]*", open_mode(node, 0, "")))
+            text |= not node.args and bool(node.keywords)
+        elif name.startswith("subprocess."):
+            text = any(k.arg in ("text", "universal_newlines") for k in node.keywords)
+        if text:
+            yield node.lineno
+
+
+def open_mode(call: ast.Call, place: int, default: str) -> str:
+    """The mode of a call that opens a file, where it is written out."""
+    mode = next((k.value for k in call.keywords if k.arg == "mode"), None)
+    mode = call.args[place] if mode is None and len(call.args) > place else mode
+    return str(mode.value) if isinstance(mode, ast.Constant) else default
 
 
 def public_kernels() -> set[str]:
@@ -140,6 +168,13 @@ def test_every_layer_is_looked_at():
         ("msclr.config", "from msclr import cli"),
         ("msclr.training.pretrain", "print('step')"),
         ("msclr.kernels._backend", "def f():\n    print('no GPU')"),
+        ("msclr.config", "path.read_text()"),
+        ("msclr.demo", "(out / 'a').write_text(text)"),
+        ("msclr.demo", "open(path)"),
+        ("msclr.demo", "open(path, mode='a')"),
+        ("msclr.training.log", "path.open('w', newline='')"),
+        ("msclr.training.log", "path.open(newline='')"),
+        ("msclr.data.prepare.ntu", "subprocess.run(command, text=True)"),
     ],
 )
 def test_a_planted_violation_is_caught(module, source):
@@ -157,6 +192,9 @@ def test_a_planted_violation_is_caught(module, source):
         ("msclr.training.pretrain", "from msclr import data, methods, nn"),
         ("msclr.__main__", "from msclr.cli import main"),
         ("msclr.cli", "print('done')"),
+        ("msclr.config", "path.read_text(encoding='utf-8')"),
+        ("msclr.data.export", "open(path, 'rb'); open(path, mode='wb'); path.open('r+b')"),
+        ("msclr.data.export", "archive.open(entry); work.open()"),
     ],
 )
 def test_what_is_allowed_passes(module, source):

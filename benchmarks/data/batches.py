@@ -9,25 +9,22 @@ rotation, one for the blur). NumPy draws from a generator of its own, which is c
 clip, and is told which bodies are absent. Clips are in memory; each contestant ends with a batch.
 Each makes several batches in a row, of other clips, as an epoch does; times are those of one.
 
-`ratio` is the time of `usual` over ours in the same run, on the cores there are; `ratio_a_core` is
-the same with ours on one thread, as a loader has a process a core.
+`ours_one_thread` is ours as a loader would have it, with a process a core.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.machine import describe, peak_extra_bytes, side_by_side
-from benchmarks.output import save, setting
+from benchmarks.options import BACKENDS, positive
+from benchmarks.runner import Case, Part, Setup
 from msclr import layouts
 from msclr.kernels import augment
 
@@ -154,107 +151,72 @@ def each(make: Callable, indices: Sequence) -> Callable[[], None]:
     return run
 
 
-def measure(batch: int, layout_name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and peak memory of every contestant's triple of a batch."""
-    device, layout = torch.device(args.device), layouts.get(layout_name)
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch", type=positive, nargs="+", default=[128], help="clips")
+    parser.add_argument("--layouts", nargs="+", default=["kinectv2_25", "smplx_42"])
+    parser.add_argument("--frames", type=positive, default=50)
+    parser.add_argument("--bodies", type=positive, default=2)
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    names = ["ours", "ours_motion", "ours_bone", "ours_float16", "torch", "usual", "lean"]
+    names += ["ours_one_thread"] * (args.device.type == "cpu")
+    found = []
+    for layout, batch in product(args.layouts, args.batch):
+        sizes = {"B": batch, "M": args.bodies, "T": args.frames, "layout": layout}
+        numbers = CLIPS * args.bodies * args.frames * layouts.get(layout).num_joints * 3
+        found.append(
+            Case({"op": "batches", "dtype": "float32", **sizes}, tuple(names), 4 * numbers)
+        )
+    return found
+
+
+def parts(case: Case, args: argparse.Namespace) -> Iterator[Part]:
+    """Every contestant's triples of some batches in a row."""
+    device, layout, batch = args.device, layouts.get(case.sizes["layout"]), case.sizes["B"]
     rng = np.random.default_rng(0)
     clips = rng.standard_normal(
         (CLIPS, args.bodies, args.frames, layout.num_joints, 3), dtype=np.float32
     )
-    present = np.ones((CLIPS, args.bodies), bool)
     index = rng.integers(CLIPS, size=(IN_A_ROW, batch))
     tables = {"flip": layout.flip.to(device), "parents": layout.parents.to(device)}
-    x = torch.from_numpy(clips).to(device)
-    rows, half = torch.from_numpy(index).to(device), x.half()
-    threads = torch.get_num_threads()
+    x, rows = torch.from_numpy(clips).to(device), torch.from_numpy(index).to(device)
 
-    def ours(clips: Tensor = x, **options: Any) -> Callable:
-        return each(lambda r: triple(clips, r, tables, backend=args.backend, **options), rows)
+    def ours(clips: Tensor = x, **options: Any) -> Callable[[], None]:
+        options = {"backend": args.backend, **options}
+        return each(lambda r: triple(clips, r, tables, **options), rows)
 
-    def on_one_thread() -> None:
-        torch.set_num_threads(1)
-        ours()()
-        torch.set_num_threads(threads)
-
-    loaders = [kind(clips, present, layout.flip.numpy()) for kind in (Usual, Lean)]
-    runs: dict[str, Callable] = {
+    present = np.ones((CLIPS, args.bodies), bool)
+    loaders = {k: kind(clips, present, layout.flip.numpy()) for k, kind in LOADERS.items()}
+    runs = {
         "ours": ours(),
-        "ours_one_thread": on_one_thread,
         "ours_motion": ours(stream="motion"),
         "ours_bone": ours(stream="bone"),
-        "ours_float16": ours(half),
-        "torch": each(lambda r: triple(x, r, tables, backend="reference"), rows),
-        "usual": each(loaders[0].batch, index),
-        "lean": each(loaders[1].batch, index),
-    }
-    if device.type != "cpu":
-        del runs["ours_one_thread"]
-    times = {
-        name: {key: value / IN_A_ROW for key, value in of.items()}
-        for name, of in side_by_side(runs, device, args.rounds).items()
-    }
-    seconds = {name: of["median"] for name, of in times.items()}
-    found = {
-        "seconds": times,
-        "ratio": seconds["usual"] / seconds["ours"],
-        "ratio_lean": seconds["lean"] / seconds["ours"],
-        "ratio_torch": seconds["torch"] / seconds["ours"],
-        "clips_s": batch / seconds["ours"],
-        "gb_s": 1e-9 * 2 * len(VIEWS) * batch * x[0].nbytes / seconds["ours"],  # read and written
-        "peak_extra_bytes": {
-            backend or "ours": peak_extra_bytes(
-                partial(triple, x, rows[0], tables, backend=backend or args.backend), device
-            )
-            for backend in ("", "reference")
-        },
+        "ours_float16": ours(x.half()),
+        "torch": ours(backend="reference"),
+        **{name: each(loader.batch, index) for name, loader in loaders.items()},
     }
     if device.type == "cpu":
-        found["ratio_a_core"] = seconds["usual"] / seconds["ours_one_thread"]
-        found["ratio_lean_a_core"] = seconds["lean"] / seconds["ours_one_thread"]
-    return found
-
-
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks data batches", description=__doc__)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--backend", help="of ours (default: the one that would be chosen)")
-    parser.add_argument("--batch", type=int, nargs="+", default=[128], help="clips")
-    parser.add_argument("--layouts", nargs="+", default=["kinectv2_25", "smplx_42"])
-    parser.add_argument("--frames", type=int, default=50)
-    parser.add_argument("--bodies", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--out", type=Path, help="file to write (default: one in results/)")
-    args = parser.parse_args(argv)
-    device = torch.device(args.device)
-    result = {
-        "benchmark": "data_batches",
-        "backend": args.backend or "default",
-        "malloc": os.environ.get("GLIBC_TUNABLES", "as it comes"),
-        **describe(device),
-        "rows": [],
-    }
-    for layout in args.layouts:
-        for batch in args.batch:
-            sizes = {"B": batch, "M": args.bodies, "T": args.frames, "layout": layout}
-            row = {"op": "batches", "dtype": "float32", **sizes, **measure(batch, layout, args)}
-            result["rows"].append(row)
-            if not args.json:
-                print(_line(row), flush=True)
-    return save(result, f"data_batches-{device.type}-{setting(device, args.backend)}", args)
-
-
-def _line(row: dict[str, Any]) -> str:
-    a_core = f" ({row['ratio_a_core']:.1f}x a core)" if "ratio_a_core" in row else ""
-    return (
-        f"{row['B']} clips of {row['M']} bodies, {row['T']} frames, {row['layout']}: "
-        f"{1e3 * row['seconds']['ours']['median']:.2f} ms a triple, {row['clips_s']:.0f} clips/s, "
-        f"{row['gb_s']:.1f} GB/s, {row['ratio']:.1f}x of the usual NumPy{a_core}, "
-        f"{row['ratio_lean']:.1f}x of the lean one, {row['ratio_torch']:.1f}x of PyTorch, "
-        f"memory {1e-6 * row['peak_extra_bytes']['ours']:.0f} MB "
-        f"(PyTorch: {1e-6 * row['peak_extra_bytes']['reference']:.0f})"
+        runs["ours_one_thread"] = on_one_thread(ours())
+    yield Part(
+        runs,
+        bytes=2 * len(VIEWS) * batch * x[0].nbytes,  # read and written
+        amounts=dict.fromkeys(runs, IN_A_ROW),
     )
 
 
-if __name__ == "__main__":
-    main()
+LOADERS = {"usual": Usual, "lean": Lean}
+
+
+def on_one_thread(run: Callable[[], None]) -> Callable[[], None]:
+    threads = torch.get_num_threads()
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        run()
+        torch.set_num_threads(threads)
+
+    return alone
+
+
+SETUP = Setup("1 minute", file="{device}-{setting}", backends=BACKENDS[:3])

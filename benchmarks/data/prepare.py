@@ -18,19 +18,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from benchmarks.data import plain_ntu
-from benchmarks.machine import describe, side_by_side
-from benchmarks.output import save
+from benchmarks.options import positive
+from benchmarks.runner import Case, Part, Setup
 from msclr.data.prepare.ntu import prepare_ntu
 from tests.data.skeleton_files import clip_names, write_tree
 
-CPU = torch.device("cpu")
 FEWER = 4  # times fewer files where memory is taken a second time
 
 # Prints the seconds of prepare_ntu and its imports, and the peaks of this process and of the
@@ -50,37 +47,51 @@ print(json.dumps({
 """
 
 
-def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds for the tree in `folder` / "all", and peak memory for it and that in "few"."""
-    files = sorted((folder / "all").iterdir())
-    sample = files[:: max(len(files) // args.sample, 1)][: args.sample]
-    number = count()
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--files", type=positive, default=2000)
+    parser.add_argument("--frames", type=positive, default=100, help="of each file")
+    parser.add_argument("--sample", type=positive, default=40, help="files for the plain pipeline")
+    parser.add_argument("--workers", type=positive, default=len(os.sched_getaffinity(0)))
 
-    def ours() -> None:
-        out = folder / f"out{next(number)}"
-        prepare_ntu("ntu60", folder / "all", out, protocol="xsub", workers=args.workers)
-        shutil.rmtree(out)
 
-    def plain(lean: bool) -> None:
-        for file in sample:
-            plain_ntu.prepare_clip(file, lean=lean)
+def cases(args: argparse.Namespace) -> list[Case]:
+    sizes = {"op": "prepare_ntu", "files": args.files, "T": args.frames, "sample": args.sample}
+    return [Case(sizes, ("ours", "usual", "lean"))]
 
-    runs = {"ours": ours, "usual": lambda: plain(False), "lean": lambda: plain(True)}
-    whole = side_by_side(runs, CPU, args.rounds)
-    clips = {"ours": len(files), "usual": len(sample), "lean": len(sample)}
-    seconds = {n: {k: v / clips[n] for k, v in t.items()} for n, t in whole.items()}
-    per_file = seconds["ours"]["median"]
-    size = sum(file.stat().st_size for file in files)
-    alone = {name: _alone(folder, name, args.workers) for name in ("few", "all")}
-    return {
-        "seconds_per_file": seconds,
-        "ratio": seconds["usual"]["median"] / per_file,
-        "ratio_lean": seconds["lean"]["median"] / per_file,
-        "mb_s": 1e-6 * size / whole["ours"]["median"],
-        "first_seconds": alone["all"]["seconds"],
-        "ratio_first": seconds["usual"]["median"] * len(files) / alone["all"]["seconds"],
-        "peak_bytes": {name: result["peak"] for name, result in alone.items()},
-    }
+
+def parts(case: Case, args: argparse.Namespace) -> Iterator[Part]:
+    """The tree in a folder's "all"; that in its "few" is for the peak of memory."""
+    with tempfile.TemporaryDirectory() as top:
+        folder, number = Path(top), count()
+        names = clip_names(args.files, setups=(1, 2, 3))
+        files = write_tree(folder / "all", names, frames=args.frames, ghosts=0.05, lost=0.05)
+        (folder / "few").mkdir()
+        for file in files[::FEWER]:
+            os.link(file, folder / "few" / file.name)
+        sample = files[:: max(len(files) // args.sample, 1)][: args.sample]
+
+        def ours() -> None:
+            out = folder / f"out{next(number)}"
+            prepare_ntu("ntu60", folder / "all", out, protocol="xsub", workers=args.workers)
+            shutil.rmtree(out)
+
+        def plain(lean: bool) -> None:
+            for file in sample:
+                plain_ntu.prepare_clip(file, lean=lean)
+
+        alone = {name: _alone(folder, name, args.workers) for name in ("few", "all")}
+        yield Part(
+            {"ours": ours, "usual": lambda: plain(False), "lean": lambda: plain(True)},
+            amounts={"ours": len(files), "usual": len(sample), "lean": len(sample)},
+            key="seconds_per_file",
+            memory=False,  # that of the workers is not this process's
+            more={
+                "workers": args.workers,
+                "megabytes": 1e-6 * sum(file.stat().st_size for file in files),
+                "first_seconds": alone["all"]["seconds"],
+                "peak_bytes": {name: result["peak"] for name, result in alone.items()},
+            },
+        )
 
 
 def _alone(folder: Path, tree: str, workers: int) -> dict[str, float]:
@@ -94,40 +105,4 @@ def _alone(folder: Path, tree: str, workers: int) -> dict[str, float]:
     return result
 
 
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks data prepare", description=__doc__)
-    parser.add_argument("--files", type=int, default=2000)
-    parser.add_argument("--frames", type=int, default=100, help="of each file")
-    parser.add_argument("--sample", type=int, default=40, help="files for the plain pipeline")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--out", type=Path, help="file to write (default: one in results/)")
-    args = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as top:
-        names = clip_names(args.files, setups=(1, 2, 3))
-        files = write_tree(Path(top) / "all", names, frames=args.frames, ghosts=0.05, lost=0.05)
-        (Path(top) / "few").mkdir()
-        for file in files[::FEWER]:
-            os.link(file, Path(top) / "few" / file.name)
-        sizes = {"files": len(files), "T": args.frames, "workers": args.workers}
-        row = {"op": "prepare_ntu", **sizes, **measure(Path(top), args)}
-    result = {"benchmark": "data_prepare", **describe(CPU), "rows": [row]}
-    if not args.json:
-        print(_line(row))
-    return save(result, "data_prepare", args)
-
-
-def _line(row: dict[str, Any]) -> str:
-    per_file, peak = row["seconds_per_file"], row["peak_bytes"]
-    return (
-        f"{row['files']} files of {row['T']} frames, {row['workers']} processes: "
-        f"{1e3 * per_file['ours']['median']:.3f} ms a file ({row['mb_s']:.0f} MB/s), "
-        f"{row['ratio']:.1f}x of the usual pipeline, {row['ratio_lean']:.1f}x of the lean one; "
-        f"{row['ratio_first']:.1f}x with the imports; memory {1e-6 * peak['few']:.0f} MB at "
-        f"{row['files'] // FEWER} files, {1e-6 * peak['all']:.0f} MB at {row['files']}"
-    )
-
-
-if __name__ == "__main__":
-    main()
+SETUP = Setup("1 minute", file="", rounds=7, devices=("cpu",))

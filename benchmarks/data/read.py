@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.machine import describe, side_by_side
-from benchmarks.output import save
+from benchmarks.options import positive
+from benchmarks.runner import Case, Part, Setup
 from msclr.data.skeleton import plain, read, read_skeleton, read_skeletons
+from msclr.errors import InputError
 from tests.data.skeleton_files import clip_names, write_tree
 
 BODY_FIELDS = ["bodyID", "clippedEdges", "handLeftConfidence", "handLeftState"]
@@ -102,55 +102,45 @@ def check(path: Path) -> None:
         np.testing.assert_array_equal(got, expected, err_msg=reader.__name__)
 
 
-def measure(folder: Path, files: int, frames: int, rounds: int) -> dict[str, Any]:
-    """MB/s of every reader; the plain ones read a twentieth of the files a turn."""
+NAMES = ("ours", "ours_2", "ours_in_python", "usual", "joint_arrays", "lean")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--files", type=positive, default=200)
+    parser.add_argument("--frames", type=positive, default=100, help="of each file")
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
     if read.native is None:
-        raise SystemExit("msclr is installed without its compiled reader: nothing to measure")
-    names = clip_names(files, actions=49)  # one person in each
-    paths = write_tree(folder, names, frames=frames)
-    check(paths[0])
-    few = paths[: max(1, files // 20)]
-
-    def each(reader: Callable[[Path], Any], paths: list[Path]) -> Callable[[], Any]:
-        return lambda: deque(map(reader, paths), maxlen=0)
-
-    runs: dict[str, tuple[list[Path], Callable[[], Any]]] = {
-        "ours": (paths, each(read_skeleton, paths)),
-        "ours_2": (paths, lambda: deque(read_skeletons(paths, threads=2), maxlen=0)),
-        "ours_in_python": (few, each(lambda p: plain.parse(p.read_bytes(), str(p)), few)),
-        "usual": (few, each(usual, few)),
-        "joint_arrays": (few, each(joint_arrays, few)),
-        "lean": (few, each(lean, few)),
-    }
-    times = side_by_side({n: run for n, (_, run) in runs.items()}, torch.device("cpu"), rounds)
-    megabytes = {n: 1e-6 * sum(p.stat().st_size for p in of) for n, (of, _) in runs.items()}
-    mb_s = {name: megabytes[name] / times[name]["median"] for name in runs}
-    return {
-        "seconds": times,
-        "megabytes": megabytes,
-        "mb_s": mb_s,
-        "ratio": {n: mb_s["ours"] / mb_s[n] for n in ("usual", "joint_arrays", "lean")},
-    }
+        raise InputError("msclr is installed without its compiled reader: nothing to measure")
+    return [Case({"op": "read_skeleton", "files": args.files, "frames": args.frames}, NAMES)]
 
 
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks data read", description=__doc__)
-    parser.add_argument("--files", type=int, default=200)
-    parser.add_argument("--frames", type=int, default=100, help="of each file")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--out", type=Path, help="file to write (default: one in results/)")
-    args = parser.parse_args(argv)
+def parts(case: Case, args: argparse.Namespace) -> Iterator[Part]:
+    """All files for ours; the plain readers read a twentieth of them a turn."""
     with tempfile.TemporaryDirectory() as folder:
-        measured = measure(Path(folder), args.files, args.frames, args.rounds)
-    row = {"op": "read_skeleton", "files": args.files, "frames": args.frames, **measured}
-    result = {"benchmark": "data_read", **describe(torch.device("cpu")), "rows": [row]}
-    if not args.json:
-        for name, rate in row["mb_s"].items():
-            print(f"{name:15} {rate:7.0f} MB/s")
-        print(", ".join(f"{ratio:.1f}x of {name}" for name, ratio in row["ratio"].items()))
-    return save(result, "data_read-cpu", args)
+        names = clip_names(args.files, actions=49)  # one person in each
+        paths = write_tree(Path(folder), names, frames=args.frames)
+        check(paths[0])
+        few = paths[: max(1, len(paths) // 20)]
+
+        def each(reader: Callable[[Path], Any], paths: list[Path]) -> Callable[[], Any]:
+            return lambda: deque(map(reader, paths), maxlen=0)
+
+        runs = {
+            "ours": each(read_skeleton, paths),
+            "ours_2": lambda: deque(read_skeletons(paths, threads=2), maxlen=0),
+            "ours_in_python": each(lambda p: plain.parse(p.read_bytes(), str(p)), few),
+            "usual": each(usual, few),
+            "joint_arrays": each(joint_arrays, few),
+            "lean": each(lean, few),
+        }
+        of_all, of_few = (1e-6 * sum(p.stat().st_size for p in of) for of in (paths, few))
+        yield Part(
+            runs,
+            amounts={n: of_all if n in ("ours", "ours_2") else of_few for n in runs},
+            key="seconds_per_mb",
+        )
 
 
-if __name__ == "__main__":
-    main()
+SETUP = Setup("1 minute", file="cpu", devices=("cpu",))

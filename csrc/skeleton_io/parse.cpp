@@ -27,6 +27,12 @@ void read_joints_with_pixels(Fields& fields, float* numbers, uint8_t* tracking) 
   }
 }
 
+// The UTF-8 byte-order mark that some editors write before a text.
+std::string_view without_mark(std::string_view text) {
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";
+  return text.substr(text.starts_with(kMark) ? kMark.size() : 0);
+}
+
 void read_body(Fields& fields, Bodies& bodies, int64_t frame) {
   const std::string_view id = fields.body_id();
   if (!bodies.add(id, frame)) {
@@ -43,7 +49,7 @@ void read_body(Fields& fields, Bodies& bodies, int64_t frame) {
 }  // namespace
 
 Clip parse(std::string_view text, bool pixels, bool simd) {
-  Fields fields(text, simd);
+  Fields fields(without_mark(text), simd);
   Bodies bodies(pixels);
   const int64_t frames = fields.count("the number of frames");
   for (int64_t frame = 0; frame < frames; ++frame) {

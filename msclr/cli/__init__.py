@@ -9,12 +9,17 @@ from collections.abc import Sequence
 
 from msclr import __version__
 from msclr.cli import demo, evaluate, info, prepare, pretrain
-from msclr.cli._output import say
-from msclr.errors import DivergedError, InputError
+from msclr.cli._output import first_rank, never_fail_to_print, say
+from msclr.errors import DivergedError, InputError, StoppedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status 0, 2 for bad input, 1 for a run or a machine that failed."""
+    """Run a command.
+
+    The exit status is 0, 2 for bad input, 1 for a run or a machine that failed, and 128 + the
+    signal's number for a run that a signal ended (130 for Ctrl-C, 143 for SIGTERM).
+    """
+    never_fail_to_print()
     arguments = _parse(argv)
     logging.basicConfig(level=logging.WARNING, format="msclr: %(message)s", stream=sys.stderr)
     try:
@@ -25,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DivergedError as error:
         say(f"msclr: stopped: {error}")
         return 1
+    except StoppedError as stopped:
+        if first_rank():
+            say(f"msclr: stopped: {stopped}")
+        return 128 + stopped.signal
     except (OSError, MemoryError) as error:  # such as a full disk, or far too many frames
         say(f"msclr: error: {' '.join(str(error).split()) or 'not enough memory'}")
         return 1

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
+
+_SELDOM, _AT_LEAST = 30.0, 600.0  # seconds between lines of progress off a terminal
+_SHARE = 0.05  # of the time so far, if that lies between
+
+
+def never_fail_to_print() -> None:
+    """Let characters that the system's encoding lacks come out as escapes, on both outputs."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def first_rank() -> bool:
+    """Whether this is the process that speaks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def print_json(value: Any) -> None:
@@ -14,53 +31,106 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr)
+    """A line on stderr; work goes on where nobody reads it any more."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
-class TrainingBar:
-    """Draws a bar on stderr for pretrain: loss, contrast accuracy, clips/s, time left."""
+class Progress:
+    """How far a command is, on stderr: a bar on a terminal, else a line now and then.
 
-    def __init__(self):
-        self._bar = None
+    Lines come with the first news and the last, and between them every half minute, later every
+    ten minutes.
+    """
 
-    def __enter__(self) -> Callable | None:
-        return None if os.environ.get("RANK", "0") != "0" else self._on_step
+    def __init__(self, unit: str):
+        self._unit, self._note, self._bar = unit, "", None
+        self._first: tuple[int, float] | None = None  # the first news: how far, and when
+        self._next_line = 0.0
 
-    def __exit__(self, *_: object) -> None:
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Show that ``done`` of ``total`` are done; a note stays until the next."""
+        self._note = note or self._note
+        if sys.stderr is not None and sys.stderr.isatty():
+            self._draw(done, total)
+        else:
+            self._write(done, total, time.monotonic())
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.clear()
+        say(text)
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()  # so that a message after it begins a line of its own
 
-    def _on_step(self, done: int, steps: int, records) -> None:
+    def _draw(self, done: int, total: int) -> None:
         from tqdm import tqdm
 
         if self._bar is None:
-            self._bar = tqdm(total=steps, initial=done - 1, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=done - 1, unit=self._unit, dynamic_ncols=True)
+        self._bar.set_postfix_str(self._note, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def _write(self, done: int, total: int, now: float) -> None:
+        self._first = self._first or (done, now)
+        if now < self._next_line and done < total:
+            return
+        at_first, began = self._first
+        self._next_line = now + min(max(_SELDOM, _SHARE * (now - began)), _AT_LEAST)
+        parts = [f"{self._unit} {done}/{total}", self._note]
+        if at_first < done < total:
+            left = (total - done) * (now - began) / (done - at_first)
+            parts.append(f"{_duration(left)} left")
+        say(", ".join(filter(None, parts)))
+
+
+class TrainingBar:
+    """Progress of pretrain: loss, contrast accuracy, clips/s, time left."""
+
+    def __init__(self) -> None:
+        self._progress = Progress("step")
+
+    def __enter__(self) -> TrainingBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.close()
+
+    def say(self, text: str) -> None:
+        self._progress.say(text)
+
+    def on_step(self, done: int, steps: int, records) -> None:
+        if not first_rank():
+            return
+        note = ""
         if records:
             last = records[-1]
-            self._bar.set_postfix_str(
+            note = (
                 f"loss {last.loss:.3f}, contrast {100 * last.contrast_accuracy:.0f} %, "
-                f"{last.clips_per_second:.0f} clips/s",
-                refresh=False,
+                f"{last.clips_per_second:.0f} clips/s"
             )
-        self._bar.update()
+        self._progress.update(done, steps, note)
 
 
 class ClipBar:
-    """Draws a bar on stderr for prepare: clips done, clips/s, time left."""
+    """Progress of prepare: clips done, clips/s, time left."""
 
-    def __init__(self):
-        self._bar = None
+    def __init__(self) -> None:
+        self._progress = Progress("clip")
 
     def __enter__(self) -> Callable[[int, int], None]:
-        return self._on_clip
+        return self._progress.update
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._progress.close()
 
-    def _on_clip(self, done: int, clips: int) -> None:
-        from tqdm import tqdm
 
-        if self._bar is None:
-            self._bar = tqdm(total=clips, unit="clip", dynamic_ncols=True)
-        self._bar.update(done - self._bar.n)
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -6,7 +6,7 @@ import itertools
 import os
 
 from msclr.cli._command import command
-from msclr.cli._output import TrainingBar, print_json, say
+from msclr.cli._output import TrainingBar, print_json
 
 
 def add(commands) -> None:
@@ -20,9 +20,9 @@ def add(commands) -> None:
 def _demo(arguments) -> None:
     from msclr.demo import run_demo
 
-    with TrainingBar() as on_step:
+    with TrainingBar() as bar:
         out = arguments.out or _free_folder("runs/demo")
-        result = run_demo(out, arguments.seed, say=say, on_step=on_step)
+        result = run_demo(out, arguments.seed, say=bar.say, on_step=bar.on_step)
     if arguments.json:
         print_json(result)
     else:

@@ -7,6 +7,7 @@ import argparse
 from msclr.cli._command import command
 from msclr.cli._output import ClipBar, say
 from msclr.errors import InputError
+from msclr.paths import as_path
 
 
 def add(commands) -> None:
@@ -23,8 +24,19 @@ def add(commands) -> None:
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    text = "folder to write"
+    parser.add_argument("--out", required=True, type=as_path, metavar="DIR", help=text)
     parser.add_argument("--frames", type=int, default=50, help="frames a clip (%(default)s)")
+
+
+def _add_strict(parser: argparse.ArgumentParser) -> None:
+    text = "refuse the clips where any would be left out (default: up to 5 %% may be)"
+    parser.add_argument("--strict", action="store_true", help=text)
+
+
+def _add_coordinates(parser: argparse.ArgumentParser) -> None:
+    text = "what the three channels are (default: xyz, unless they look like x, y and a score)"
+    parser.add_argument("--coordinates", choices=("xyz", "xy_score"), help=text)
 
 
 def _add_bodies(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +50,7 @@ def _layout(text: str):
 
     if not text.endswith(".toml"):
         return layouts.get(text)
-    layout = layouts.load(text)
+    layout = layouts.load(as_path(text))
     layouts.register(layout)
     return layout
 
@@ -53,7 +65,7 @@ def _by_layout(texts: list[str], option: str) -> dict:
         layout = _layout(name)
         if layout in found:
             raise InputError(f"{option} gives layout {layout.name} twice")
-        found[layout] = folder
+        found[layout] = as_path(folder)
     return found
 
 
@@ -64,7 +76,12 @@ def _add_ntu(sources, dataset: str, protocols: tuple[str, ...]) -> None:
     text = f"NTU RGB+D {dataset.removeprefix('ntu')} from its .skeleton files."
     parser = command(sources, dataset, _prepare_ntu, text)
     parser.add_argument(
-        "--skeletons", required=True, nargs="+", metavar="DIR", help="folders or .zip files"
+        "--skeletons",
+        required=True,
+        nargs="+",
+        type=as_path,
+        metavar="DIR",
+        help="folders or .zip files",
     )
     parser.add_argument("--protocol", required=True, choices=protocols)
     _add_output(parser)
@@ -145,10 +162,18 @@ def _prepare_ntu(arguments) -> None:
 
 def _add_arrays(sources) -> None:
     parser = command(sources, "arrays", _prepare_arrays, "Clips of any convention in one .npz.")
-    parser.add_argument("clips", metavar="CLIPS.npz", help="labels, split, offset, view/<layout>")
+    text = "labels, split, offset, view/<layout>"
+    parser.add_argument("clips", type=as_path, metavar="CLIPS.npz", help=text)
     _add_output(parser)
+    _add_strict(parser)
+    _add_coordinates(parser)
     parser.add_argument(
-        "--layout", action="append", default=[], metavar="FILE.toml", help="a layout of your own"
+        "--layout",
+        action="append",
+        default=[],
+        type=as_path,
+        metavar="FILE.toml",
+        help="a layout of your own",
     )
     parser.add_argument("--scale", type=float, default=1.0, help="metres per unit (%(default)s)")
 
@@ -164,13 +189,18 @@ def _prepare_arrays(arguments) -> None:
         **read_npz(arguments.clips),
         scale=arguments.scale,
         frames=arguments.frames,
-        source=arguments.clips,
+        source=str(arguments.clips),
+        coordinates=arguments.coordinates,
+        strict=arguments.strict,
     )
     print("\n".join(report.lines()))
 
 
 def _add_aimclr(sources) -> None:
-    text = "Folders of AimCLR and CrosSCLR: {train,val}_position.npy, {train,val}_label.pkl."
+    text = (
+        "Folders of AimCLR and CrosSCLR: {train,val}_position.npy, {train,val}_label.pkl. Also "
+        "those of ST-GCN, 2s-AGCN and MS-G3D."
+    )
     parser = command(sources, "aimclr", _prepare_aimclr, text)
     parser.add_argument(
         "folders",
@@ -178,13 +208,9 @@ def _add_aimclr(sources) -> None:
         metavar="DIR",
         help="a folder, or LAYOUT=DIR for each of several layouts of the same clips",
     )
-    parser.add_argument(
-        "--coordinates",
-        choices=("xyz", "xy_score"),
-        default="xyz",
-        help="what the three channels are (%(default)s)",
-    )
+    _add_coordinates(parser)
     _add_output(parser)
+    _add_strict(parser)
     _add_bodies(parser)
     parser.add_argument("--scale", type=float, default=1.0, help="metres per unit (%(default)s)")
 
@@ -202,6 +228,7 @@ def _prepare_aimclr(arguments) -> None:
         frames=arguments.frames,
         bodies=arguments.bodies,
         scale=arguments.scale,
+        strict=arguments.strict,
     )
     print("\n".join(report.lines()))
 
@@ -209,11 +236,15 @@ def _prepare_aimclr(arguments) -> None:
 def _add_pyskl(sources) -> None:
     text = "A pickle of pyskl or mmaction2, of two or three dimensions."
     parser = command(sources, "pyskl", _prepare_pyskl, text)
-    parser.add_argument("file", metavar="FILE.pkl")
+    text = "one with its splits, or two lists: that of train, then that of val"
+    parser.add_argument("files", nargs="+", type=as_path, metavar="FILE.pkl", help=text)
+    _add_coordinates(parser)
     _add_output(parser)
+    _add_strict(parser)
     _add_bodies(parser)
     parser.add_argument("--protocol", help="which of its splits, such as xsub")
-    parser.add_argument("--layout", metavar="NAME|FILE.toml", help="default: by the joint count")
+    text = "needed where neither the number of joints nor the form tells it"
+    parser.add_argument("--layout", metavar="NAME|FILE.toml", help=text)
     parser.add_argument("--scale", type=float, default=1.0, help="metres per unit (%(default)s)")
 
 
@@ -222,12 +253,14 @@ def _prepare_pyskl(arguments) -> None:
 
     report = prepare_pyskl(
         arguments.out,
-        arguments.file,
+        tuple(arguments.files),
         protocol=arguments.protocol,
         layout=_layout(arguments.layout) if arguments.layout else None,
         frames=arguments.frames,
         bodies=arguments.bodies,
         scale=arguments.scale,
+        coordinates=arguments.coordinates,
+        strict=arguments.strict,
     )
     print("\n".join(report.lines()))
 
@@ -235,8 +268,9 @@ def _prepare_pyskl(arguments) -> None:
 def _add_ctrgcn(sources) -> None:
     text = "An .npz file of CTR-GCN: x_train, y_train, x_test, y_test."
     parser = command(sources, "ctrgcn", _prepare_ctrgcn, text)
-    parser.add_argument("file", metavar="FILE.npz")
+    parser.add_argument("file", type=as_path, metavar="FILE.npz")
     _add_output(parser)
+    _add_strict(parser)
     _add_bodies(parser)
 
 
@@ -244,7 +278,11 @@ def _prepare_ctrgcn(arguments) -> None:
     from msclr.data.prepare.ctrgcn import prepare_ctrgcn
 
     report = prepare_ctrgcn(
-        arguments.out, arguments.file, frames=arguments.frames, bodies=arguments.bodies
+        arguments.out,
+        arguments.file,
+        frames=arguments.frames,
+        bodies=arguments.bodies,
+        strict=arguments.strict,
     )
     print("\n".join(report.lines()))
 
@@ -255,9 +293,10 @@ def _prepare_ctrgcn(arguments) -> None:
 def _add_export(commands) -> None:
     text = "Write a prepared data set in a form that other projects read."
     parser = command(commands, "export-data", _export_data, text)
-    parser.add_argument("data", metavar="DATA", help="a prepared folder")
+    parser.add_argument("data", type=as_path, metavar="DATA", help="a prepared folder")
     parser.add_argument("--format", required=True, choices=("aimclr", "pyskl"))
-    parser.add_argument("--out", required=True, help="folder (aimclr) or file (pyskl) to write")
+    text = "folder (aimclr) or file (pyskl) to write"
+    parser.add_argument("--out", required=True, type=as_path, help=text)
     parser.add_argument("--layout", help="which one; needed where the data set has several")
 
 

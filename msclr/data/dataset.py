@@ -151,6 +151,11 @@ class SkeletonDataset:
             for name, clips in self._host.take(wanted).items()
         }
 
+    def close(self) -> None:
+        """End the thread that brings clips ahead of time, where they are not resident."""
+        if not self.resident:
+            self._host.close()
+
     def view(
         self,
         layout: str,
@@ -200,7 +205,7 @@ def _free_bytes(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:  # Linux: what is free, and what would be for the asking
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         return next(1024.0 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return math.inf

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,24 +27,54 @@ class HostClips:
 
     def __init__(self, maps: Mapping[str, np.ndarray], dtype: torch.dtype, device: torch.device):
         self.maps, self.dtype, self.device = dict(maps), dtype, device
-        self._parts = [_Part(device), _Part(device)]
-        self._pool = ThreadPoolExecutor(1, "msclr-clips")
+        self._start()
+
+    def _start(self) -> None:
+        """What belongs to one process: a forked one inherits neither threads nor their results."""
+        self._process = os.getpid()
+        self._parts = [_Part(self.device), _Part(self.device)]
+        self._pool: ThreadPoolExecutor | None = None  # made when first needed
         self._ahead: tuple[Wanted, Future] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        maps = {layout: _file_of(held) or held for layout, held in self.maps.items()}
+        return {"maps": maps, "dtype": self.dtype, "device": self.device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+        self.maps = {
+            layout: np.load(held, mmap_mode="r") if isinstance(held, str) else held
+            for layout, held in self.maps.items()
+        }
 
     def prefetch(self, wanted: Wanted) -> None:
         """Begin to gather what the next :meth:`take` will ask for, in the background."""
+        if self._process != os.getpid():
+            self._start()
+        self._pool = self._pool or ThreadPoolExecutor(1, "msclr-clips")
         self._ahead = wanted, self._pool.submit(self._gather, wanted)
 
     def take(self, wanted: Wanted) -> dict[str, Tensor]:
         """{layout: (U, M, T, V, 3)} on the device, in the order asked for."""
+        if self._process != os.getpid():
+            self._start()
         ahead, self._ahead = self._ahead, None
-        if ahead is None or not _same(ahead[0], wanted):
-            ahead = wanted, self._pool.submit(self._gather, wanted)
-        part, gathered = ahead[1].result()
+        if ahead is not None and _same(ahead[0], wanted):
+            part, gathered = ahead[1].result()
+        else:
+            if ahead is not None:
+                wait([ahead[1]])  # one gathers at a time
+            part, gathered = self._gather(wanted)
         return part.to_device(gathered)
 
+    def close(self) -> None:
+        """End the thread in the background; clips can still be taken."""
+        pool, self._pool, self._ahead = self._pool, None, None
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
     def _gather(self, wanted: Wanted) -> tuple[_Part, dict[str, Tensor]]:
-        # one thread gathers, so the two parts take turns whatever is asked for and then not taken
+        # one gathers at a time, so the two parts take turns, also if what was gathered is not taken
         part = self._parts.pop(0)
         self._parts.append(part)
         part.wait()
@@ -90,6 +123,15 @@ class _Part:
             self._copied = torch.cuda.Event()
             self._copied.record()
         return copies
+
+
+def _file_of(held: np.ndarray) -> str | None:
+    """The file to open again in another process: pickled, a memory map holds all of its clips.
+
+    Only for a whole file; a part of one knows its file too, but not where in it it lies.
+    """
+    whole = isinstance(held, np.memmap) and isinstance(held.base, mmap.mmap)
+    return os.fspath(held.filename) if whole else None
 
 
 def _same(a: Wanted, b: Wanted) -> bool:

@@ -182,4 +182,4 @@ def _save(run: Run, result: dict[str, Any]) -> None:
     name = "-".join(result[k] for k in ("protocol", "layout", "stream", "encoder"))
     path = run.folder / "evaluation" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -216,5 +216,5 @@ def _refuse_circles(bones: Sequence[Pair]) -> None:
                 circle = " > ".join(chain[chain.index(chain[-1]) :])
                 raise InputError(
                     f"bones: the parents run in a circle, {circle}; write each bone as "
-                    '["child", "parent"], away from the centre'
+                    '["child", "parent"], the parent nearer to the centre'
                 )

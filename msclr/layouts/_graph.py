@@ -25,6 +25,8 @@ def adjacency(layout: Layout, strategy: str) -> torch.Tensor:
             f"{did_you_mean(strategy, _STRATEGIES)}"
         )
     parts = torch.stack(_STRATEGIES[strategy](layout))  # (K, V, V) bool
+    if strategy == "directed":
+        return parts / parts.sum(dim=1, keepdim=True).clamp(min=1)
     links = (_linked(layout) | _self_links(layout)).float()  # (V, V)
     return parts * (links / links.sum(dim=0))  # each column divided by its sum
 
@@ -55,11 +57,20 @@ def _spatial_true(layout: Layout) -> list[torch.Tensor]:
     return [links & (source == output), links & (source < output), links & (source > output)]
 
 
+def _directed(layout: Layout) -> list[torch.Tensor]:
+    linked = _linked(layout)
+    from_parent = torch.zeros_like(linked)
+    for child, parent in layout.bone_indices:
+        from_parent[parent, child] = linked[parent, child]
+    return [_self_links(layout), from_parent, from_parent.T]
+
+
 _STRATEGIES = {
     "uniform": _uniform,
     "distance": _distance,
     "spatial": _spatial,
     "spatial_true": _spatial_true,
+    "directed": _directed,
 }
 
 

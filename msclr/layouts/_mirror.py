@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 _WORDS = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
 _LETTERS = (("l", "r"), ("L", "R"))
 _MARKED_LETTERS = (("_l", "_r"), ("_L", "_R"), (".l", ".r"), (".L", ".R"))
+_RIGHT_OF = dict((*_WORDS, *_LETTERS))
+
+# The parts of a name: "mixamorig:LeftArm" is mixamorig, Left, Arm; "forelegL4" is foreleg, L, 4.
+_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def pairs_from_names(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -34,3 +39,8 @@ def _right_names(joint: str) -> Iterator[str]:
     for left, right in (*_WORDS, *_MARKED_LETTERS):
         if joint.endswith(left):
             yield joint.removesuffix(left) + right
+    sides = [match for match in _PART.finditer(joint) if match[0] in _RIGHT_OF]
+    for side in sides:  # anywhere, but as a part of its own
+        yield joint[: side.start()] + _RIGHT_OF[side[0]] + joint[side.end() :]
+    if len(sides) > 1:  # "LeftHand_L"
+        yield _PART.sub(lambda match: _RIGHT_OF.get(match[0], match[0]), joint)

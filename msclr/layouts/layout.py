@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from msclr.errors import InputError
-from msclr.layouts import _check
+from msclr.layouts import _check, _notes, _tree
 from msclr.layouts._mirror import pairs_from_names
 
 if TYPE_CHECKING:
@@ -25,14 +25,17 @@ class Layout:
 
     name: lower-case letters, digits and underscores.
     joints: 1 to 128 different joint names; their order is the order of the joint axis V.
-    bones: (child, parent) pairs of joint names, pointing away from the centre. A bone that closes a
-        loop comes after the ones that form the tree: a joint's parent is that of its first bone.
+    bones: (child, parent) pairs of joint names, the parent nearer to the centre. A bone that closes
+        a loop comes after the ones that form the tree: a joint's parent is that of its first bone.
+        Of the joints that bones join to the centre, one alone is without a parent.
     center: the joint from which graph distances are counted.
     aliases: further names that `msclr.layouts.get` answers to.
     flip: the (left, right) pairs of joints that change places in a mirror. None derives them from
-        the names: "lhip"/"rhip", "LUpperArm"/"RUpperArm", "LEFT_EYE"/"RIGHT_EYE",
-        "HipLeft"/"HipRight", "hip_l"/"hip_r"; always only where both joints exist. Given pairs
-        replace that rule. They are kept in `mirror_pairs`; the attribute `flip` is the permutation.
+        the names: "lhip"/"rhip", "LUpperArm"/"RUpperArm", "HipLeft"/"HipRight", "hip_l"/"hip_r";
+        or left, right, l or r as a part of its own: "wingL4"/"wingR4", "Bip01 L Hand"/"Bip01 R
+        Hand", "mixamorig:LeftArm"/"mixamorig:RightArm"; always only where both joints exist. Given
+        pairs replace that rule; [] says that there are none. They are kept in `mirror_pairs`; the
+        attribute `flip` is the permutation.
     outside_graph: those of `bones` that are no links of `adjacency`. They serve the bone stream and
         pictures, where a published graph leaves joints without a link that its weights rely on.
     landmarks: places of the body that these joints tell, by name: a joint, or weights over joints
@@ -42,7 +45,9 @@ class Layout:
         from that landmark and need not be named here; the first counts if there are several. Other
         joints without an entry cannot be derived.
 
-    Raises InputError, one line that names the key and the mend, for anything else.
+    Raises InputError, one line that names the key and the mend, for anything else. What is odd but
+    may be meant so is logged as a warning, once a layout: joints that no bone joins to the centre,
+    or no left-right pair among the names.
     """
 
     name: str
@@ -71,12 +76,14 @@ class Layout:
         try:
             joints = _check.joints(joints)
             bones = _check.bones(bones, joints)
+            center = _check.center(center, joints)
+            _tree.check(bones, center)
             rules = _check.rules(landmarks or {}, derived or {}, joints)
             fields = {
                 "name": name,
                 "joints": joints,
                 "bones": bones,
-                "center": _check.center(center, joints),
+                "center": center,
                 "aliases": _check.aliases(aliases, name),
                 "mirror_pairs": (
                     pairs_from_names(joints) if flip is None else _check.flip(flip, joints)
@@ -89,6 +96,7 @@ class Layout:
             raise InputError(f"layout {name!r}: {error}") from None
         for key, value in fields.items():
             object.__setattr__(self, key, value)  # the dataclass is frozen
+        _notes.log(self, pairs=flip is None)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "layout") -> Layout:
@@ -166,11 +174,11 @@ class Layout:
         return torch.tensor(self._flip)
 
     def adjacency(self, strategy: str = "spatial") -> torch.Tensor:
-        """(K, V, V) float32: the links in K parts, columns normalised over all parts together.
+        """(K, V, V) float32: the links in K parts, columns normalised.
 
         Entry [k, v, w] weighs joint v's features in joint w's output; it is 1/(links of w + 1) in
         the one part that holds the link, 0 in the others. Each joint also links to itself. Bones in
-        `outside_graph` are no links.
+        `outside_graph` are no links. In "directed" each part is normalised by itself instead.
 
         strategy:
             "uniform": K = 1, all links.
@@ -181,6 +189,8 @@ class Layout:
             "spatial_true": K = 3, by true hop distances to the centre along all bones, as the
                 ST-GCN paper writes it (AAAI 2018, eq. 8): dist(v) = dist(w), self links among them;
                 dist(v) < dist(w), v closer to the centre; dist(v) > dist(w), v further away.
+            "directed": K = 3, as 2s-AGCN and pyskl's mode="spatial": the self links; bones from
+                parent v to child w; from child v to parent w.
 
         Raises InputError for another strategy.
         """

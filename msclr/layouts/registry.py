@@ -10,6 +10,7 @@ from pathlib import Path
 from msclr.errors import InputError
 from msclr.layouts._check import did_you_mean
 from msclr.layouts.layout import Layout
+from msclr.paths import as_path
 
 
 def get(name: str) -> Layout:
@@ -49,7 +50,7 @@ def load(path: str | PathLike[str]) -> Layout:
     Raises InputError, one line with the file, the key and the mend, for a wrong file.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = as_path(path).read_text(encoding="utf-8-sig")  # Notepad writes a byte-order mark
         fields = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"{path}: cannot read the layout file: {error.strerror}") from None

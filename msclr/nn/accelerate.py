@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -60,8 +60,12 @@ def accelerate(model: nn.Module) -> Summary:
     Returns:
         the paths of all modules that run on the kernel now, and those left alone with the reason.
 
+    Raises:
+        TypeError: ``model`` is no module.
+
     Source: Yan et al., ST-GCN (AAAI 2018), eq. 5, for the convolution.
     """
+    _check_is_module(model)
     swapped, left = [], {}
     for path, module in model.named_modules():
         form = _form_of(module)
@@ -85,10 +89,24 @@ def accelerate(model: nn.Module) -> Summary:
 
 def restore(model: nn.Module) -> None:
     """Give every module that :func:`accelerate` changed its own class and forward back."""
+    _check_is_module(model)
     for module in model.modules():
         if isinstance(module, _Swapped):
             vars(module).pop("_around", None)
             module.__class__ = type(module).__bases__[1]
+
+
+def _check_is_module(model: object) -> None:
+    if isinstance(model, nn.Module):
+        return
+    if isinstance(model, Mapping):
+        mend = "a state_dict has no layers, load it into its model and give that"
+    elif isinstance(model, type):
+        mend = "give an instance of the class"
+    else:
+        mend = "give the model itself"
+    got = model.__name__ if isinstance(model, type) else type(model).__name__
+    raise TypeError(f"model must be a torch.nn.Module, got {got}: {mend}")
 
 
 class _Swapped:

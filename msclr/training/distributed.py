@@ -14,10 +14,20 @@ from msclr.errors import InputError
 
 
 class Ranks:
-    """This process among those of a run; ``group`` is None where it is alone."""
+    """This process among those of a run; ``group`` is None where it is alone.
 
-    def __init__(self, rank: int = 0, size: int = 1, group: object | None = None):
+    ``host_group`` is of the same processes and exchanges numbers without a GPU.
+    """
+
+    def __init__(
+        self,
+        rank: int = 0,
+        size: int = 1,
+        group: object | None = None,
+        host_group: object | None = None,
+    ):
         self.rank, self.size, self.group = rank, size, group
+        self._host_group = host_group or group
 
     @property
     def first(self) -> bool:
@@ -52,6 +62,14 @@ class Ranks:
         dist.all_reduce(x, group=self.group)
         return x / self.size
 
+    def most(self, number: int) -> int:
+        """The largest of the ranks' numbers, the same on all of them; no device is waited for."""
+        if self.group is None:
+            return number
+        x = torch.tensor(number)
+        dist.all_reduce(x, dist.ReduceOp.MAX, group=self._host_group)
+        return int(x)
+
     def barrier(self) -> None:
         if self.group is not None:
             dist.barrier(group=self.group)
@@ -64,8 +82,10 @@ def ranks_of(device: torch.device):
     if size == 1:
         yield Ranks()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    on_gpu = device.type == "cuda"
+    dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        yield Ranks(dist.get_rank(), size, dist.group.WORLD)
+        host_group = dist.new_group(backend="gloo") if on_gpu else None
+        yield Ranks(dist.get_rank(), size, dist.group.WORLD, host_group)
     finally:
         dist.destroy_process_group()

@@ -32,7 +32,7 @@ class RunLog:
         self._path = folder / "log.csv"
         kept = [row for row in read_log(self._path) if row.step <= step]
         temporary = self._path.with_name(".log.csv.partial")
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(StepRecord._fields)
             writer.writerows(_texts(row) for row in kept)
@@ -42,7 +42,7 @@ class RunLog:
         self._write_events(kept)
 
     def write(self, records: list[StepRecord]) -> None:
-        with self._path.open("a", newline="") as file:
+        with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(_texts(row) for row in records)
         self._write_events(records)
 
@@ -61,7 +61,7 @@ def read_log(path: Path) -> list[StepRecord]:
     if not path.is_file():
         return []
     records = []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         for line in file:
             fields = line.rstrip("\r\n").split(",")
             whole = line.endswith("\n") and len(fields) == len(StepRecord._fields)

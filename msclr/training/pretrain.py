@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import math
+import shlex
+import signal
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict
+from contextlib import closing, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -14,62 +18,80 @@ from torch import Tensor
 
 from msclr.config import Recipe, save_recipe
 from msclr.data.dataset import SkeletonDataset
-from msclr.errors import DivergedError, InputError
+from msclr.data.store import COORDINATES
+from msclr.errors import DivergedError, InputError, StoppedError
 from msclr.methods import METHODS
 from msclr.nn import STGCN
+from msclr.paths import as_path
 from msclr.training.batches import Draw, Sampler, ViewMaker
 from msclr.training.checkpoint import load_checkpoint, save_checkpoint
 from msclr.training.distributed import Ranks, ranks_of
 from msclr.training.log import RunLog, StepRecord
+from msclr.training.precision import DTYPES, choose_precision, describe, emulation_warning
 from msclr.training.schedule import learning_rate
+from msclr.training.stop import noted_signals
 
-CHECKPOINT = "checkpoint.pt"
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CHECKPOINT, RECIPE, LOG = "checkpoint.pt", "recipe.yaml", "log.csv"
+_OF_A_RUN = (RECIPE, LOG)  # what a run leaves before its first checkpoint
 _STORAGE = {"fp32": "float32", "fp16": "float16"}
 _DEFAULTS = asdict(Recipe(data="", out=""))
 _FREE_TO_CHANGE = ("data", "out", "device", "log_every", "checkpoint_every")  # on a resume
+
+logger = logging.getLogger(__name__)
 
 
 def pretrain(
     recipe: Recipe,
     resume: bool = False,
     on_step: Callable[[int, int, list[StepRecord]], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Run a recipe to its end, and return the run's folder.
 
-    The folder gets ``recipe.yaml``, ``log.csv``, ``tensorboard/`` and ``checkpoint.pt``.
+    The folder gets ``recipe.yaml``, ``log.csv``, ``tensorboard/`` and ``checkpoint.pt``. A SIGINT
+    or SIGTERM ends the run after the running step, with a checkpoint; a second one at once.
 
     Args:
         recipe: see :class:`~msclr.config.Recipe`.
-        resume: go on from the folder's checkpoint, or from the start where there is none yet.
+        resume: go on from the folder's checkpoint, or from the start where a run has begun there
+            and has written none yet.
         on_step: called after each step with the steps done, the steps in all, and the records
             that became known with it (every ``log_every`` steps).
+        say: takes a line for the user, now and then.
 
     Raises:
-        InputError: bad data, a folder in use, or a checkpoint of another recipe.
+        InputError: bad data, a folder in use, nothing to resume, or a checkpoint of another recipe.
         DivergedError: a loss that is not finite.
+        StoppedError: a signal came.
     """
     device = pick_device(recipe.device)
-    with ranks_of(device) as ranks:
-        run = Pretraining(recipe, ranks, device)
+    with ranks_of(device) as ranks, closing(Pretraining(recipe, ranks, device)) as run:
         step = run.begin(resume)
+        run.announce(say, step)
         log = RunLog(run.folder, step) if ranks.first else None
-        while step < run.steps:
-            run.step(step)
-            step += 1
-            records = []
-            if step % recipe.log_every == 0 or run.checkpoint_due(step):
-                records = run.take_records()
-                if log:
-                    log.write(records)
-                run.check_finite(records)
-            if run.checkpoint_due(step):
-                run.save(step)
-            if on_step:
-                on_step(step, run.steps, records)
+        stopped_by = 0
+        with noted_signals() as stop:
+            while step < run.steps and not stopped_by:
+                run.step(step)
+                step += 1
+                stopped_by = ranks.most(stop.number)
+                due = run.checkpoint_due(step) or stopped_by
+                records = []
+                if step % recipe.log_every == 0 or due:
+                    records = run.take_records()
+                    if log:
+                        log.write(records)
+                    run.check_finite(records)
+                if due:
+                    run.save(step)
+                if on_step:
+                    on_step(step, run.steps, records)
+            stopped_by = stopped_by or ranks.most(stop.number)  # while the last step was saved
         if log:
             log.close()
-        ranks.barrier()
+        ranks.barrier()  # torchrun ends all ranks when the first of them ends with an error
+        if stopped_by:
+            raise run.stopped(stopped_by, step)
     return run.folder
 
 
@@ -78,10 +100,10 @@ class Pretraining:
 
     def __init__(self, recipe: Recipe, ranks: Ranks, device: torch.device):
         ranks.check_batch(recipe.batch_size)
-        self.recipe, self.ranks, self.device = recipe, ranks, device
-        self.folder = Path(recipe.out)
+        self.ranks, self.device = ranks, device
+        self.folder = as_path(recipe.out)
         self.dataset = SkeletonDataset(
-            recipe.data, "train", recipe.layouts, device, _STORAGE[recipe.data_precision]
+            as_path(recipe.data), "train", recipe.layouts, device, _STORAGE[recipe.data_precision]
         )
         layouts = list(self.dataset.layouts.values())
         self.sampler = Sampler(len(self.dataset), len(layouts), recipe.batch_size, recipe.seed)
@@ -93,7 +115,7 @@ class Pretraining:
             build_encoder(recipe, layouts),
             embedding_dim=recipe.embedding_dim,
             queue_size=recipe.queue_size,
-            queue_dtype=_DTYPES[recipe.queue_precision],
+            queue_dtype=DTYPES[recipe.queue_precision],
             key_momentum=recipe.key_momentum,
             temperature=recipe.temperature,
         )
@@ -105,11 +127,35 @@ class Pretraining:
         )
         self.parameters = list(self.method.query.parameters())
         self.optimizer = _optimizer(recipe, self.parameters)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self.asked_precision = recipe.precision
+        self._set_precision(recipe, self._precision())
         for parameter in self.parameters:  # zero, never None: the layout that a batch leaves out
             parameter.grad = torch.zeros_like(parameter)  # is decayed like the others
         self._pending: list[tuple[int, Tensor, Tensor, float]] = []
         self._since = time.perf_counter()
+
+    def _precision(self) -> str:
+        """The recipe's; "auto" becomes what is native on every rank."""
+        if self.asked_precision != "auto":
+            return self.asked_precision
+        lacking = self.ranks.most(int(choose_precision(self.device) == "fp32"))
+        return "fp32" if lacking else "bf16"
+
+    def _set_precision(self, recipe: Recipe, precision: str) -> None:
+        self.recipe = replace(recipe, precision=precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+
+    def announce(self, say: Callable[[str], None] | None, step: int) -> None:
+        """Say where the run begins and in which precision; warn where that is slow for nothing."""
+        if not self.ranks.first:
+            return
+        precision = self.recipe.precision
+        if say:
+            say(describe(precision, self.asked_precision, self.device))
+            if step:
+                say(f"going on after step {step} of {self.steps}")
+        if (warning := emulation_warning(precision, self.device)) is not None:
+            logger.warning(warning)
 
     def step(self, step: int) -> None:
         """One update, the step counted from 0."""
@@ -174,15 +220,40 @@ class Pretraining:
         step = 0
         if resume and saved.exists():
             step = self._restore(load_checkpoint(saved, self.device), saved)
-        elif not resume and (saved.exists() or (self.folder / "log.csv").exists()):
+        elif resume and not any((self.folder / name).exists() for name in _OF_A_RUN):
+            raise InputError(f"nothing to resume in {self.folder}: {self._not_there()}")
+        elif not resume and (saved.exists() or (self.folder / LOG).exists()):
             raise InputError(
                 f"{self.folder} holds a run already: add --resume, or give another out"
             )
         if self.ranks.first:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_recipe(self.recipe, self.folder / "recipe.yaml")
+            save_recipe(self.recipe, self.folder / RECIPE)
         self.ranks.barrier()
         return step
+
+    def _not_there(self) -> str:
+        """Why there is nothing to resume in the folder, and what may have been meant."""
+        beside = [path.parent.name for path in self.folder.parent.glob(f"*/{CHECKPOINT}")]
+        close = difflib.get_close_matches(self.folder.name, beside, n=1)
+        if close:
+            return f"did you mean out={self.folder.with_name(close[0])}?"
+        return f"it has no {CHECKPOINT}; give another out, or leave out --resume to begin a run"
+
+    def stopped(self, number: int, step: int) -> StoppedError:
+        """What tells the user that a signal came, where the run is kept and how to go on."""
+        came = f"{signal.Signals(number).name} came after step {step} of {self.steps}"
+        if step == self.steps:
+            return StoppedError(f"{came}; the run in {self.folder} is finished", number)
+        command = f"msclr pretrain {shlex.quote(str(self.folder / RECIPE))} --resume"
+        if self.ranks.size > 1:
+            command = f"torchrun ... -m {command}"
+        kept = f"{came}, kept in {self.folder / CHECKPOINT}"
+        return StoppedError(f"{kept}; to go on: {command}", number)
+
+    def close(self) -> None:
+        """End what works in the background."""
+        self.dataset.close()
 
     def save(self, step: int) -> None:
         """Write the checkpoint of a run that has done ``step`` steps, if its weights are finite."""
@@ -191,10 +262,14 @@ class Pretraining:
             raise DivergedError(self._divergence("the weights are not finite after", step, rate))
         if not self.ranks.first:
             return
+        store = self.dataset.store
         state = {
             "recipe": asdict(self.recipe),
             "layouts": {name: x.to_dict() for name, x in self.dataset.layouts.items()},
-            "data_checksums": dict(self.dataset.store.meta["checksums"]),
+            "coordinates": store.coordinates,
+            "units": store.meta.get("units", COORDINATES[store.coordinates]),
+            "size": dict(store.size),
+            "data_checksums": dict(store.meta["checksums"]),
             "step": step,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -203,8 +278,10 @@ class Pretraining:
         save_checkpoint(self.folder / CHECKPOINT, state)
 
     def _restore(self, state: dict, path: Path) -> int:
-        mine = asdict(self.recipe)
         theirs = _DEFAULTS | state["recipe"]  # keys that came since stood at their defaults
+        if self.asked_precision == "auto":  # as it was chosen when the run began
+            self._set_precision(self.recipe, theirs["precision"])
+        mine = asdict(self.recipe)
         unlike = [k for k in mine if k not in _FREE_TO_CHANGE and mine[k] != theirs[k]]
         if unlike:
             changes = ", ".join(f"{k}={theirs[k]!r} there, {mine[k]!r} here" for k in unlike)
@@ -219,7 +296,7 @@ class Pretraining:
     def _autocast(self):
         if self.recipe.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=_DTYPES[self.recipe.precision])
+        return torch.autocast(self.device.type, dtype=DTYPES[self.recipe.precision])
 
 
 def build_encoder(recipe: Recipe, layouts) -> STGCN:

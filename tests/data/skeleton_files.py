@@ -219,6 +219,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "wide blanks": leading_and_wide_blanks,
     "blank end": blank_end,
     "no last newline": no_last_newline,
+    "byte-order mark": lambda text: "\ufeff" + text,  # as Notepad saves UTF-8
 }
 """Ways to write any of them down; what they say stays the same."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import pickle
 import threading
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from msclr import layouts
 from msclr.data import SkeletonDataset, open_store
+from msclr.data.host_clips import HostClips
 from msclr.data.store import StoreWriter
 from msclr.data.streams import to_stream
 from msclr.errors import InputError
@@ -269,3 +271,54 @@ def test_planar_data_keep_their_score(folder):
     for found in (dataset.inputs(x, "h36m_17", "motion"), made):
         assert torch.equal(found[:, 2], x.permute(0, 4, 2, 3, 1)[:, 2])
         assert not torch.equal(found[:, 1], x.permute(0, 4, 2, 3, 1)[:, 1])
+
+
+class Clips(torch.utils.data.Dataset):
+    """Clips one by one, as a loader of someone's own asks for them."""
+
+    def __init__(self, dataset: SkeletonDataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return self.dataset.clips("h36m_17", torch.tensor([i]))[0]
+
+
+@pytest.mark.parametrize("before", ["clips", "prefetch"])
+def test_a_forked_worker_reads_streamed_clips(folder, before):
+    """What the parent had read or begun to read needs a thread that the worker does not have."""
+    dataset = SkeletonDataset(folder, "train", resident=False)
+    dataset.prefetch({"h36m_17": torch.tensor([0])})
+    if before == "clips":
+        dataset.clips("h36m_17", torch.tensor([0]))
+    loader = torch.utils.data.DataLoader(
+        Clips(dataset), batch_size=2, num_workers=1, multiprocessing_context="fork", timeout=10
+    )
+    found = torch.cat(list(loader))
+    np.testing.assert_array_equal(found.numpy(), dataset.store.split("train").views["h36m_17"])
+
+
+def test_a_pickled_dataset_opens_its_files_again(folder, tmp_path, monkeypatch):
+    """As a spawned worker gets it: without threads, and without the clips."""
+    monkeypatch.chdir(folder.parent)
+    dataset = SkeletonDataset(folder.name, "train", resident=False)
+    dataset.prefetch({"h36m_17": torch.tensor([0])})
+    pickled = pickle.dumps(dataset)
+    monkeypatch.chdir(tmp_path)
+    again = pickle.loads(pickled)
+    index = torch.tensor([3, 1])
+    again.prefetch({"h36m_17": index})
+    assert torch.equal(again.clips("h36m_17", index), dataset.clips("h36m_17", index))
+    assert torch.equal(again.clips("kinectv2_25", index), dataset.clips("kinectv2_25", index))
+    assert not again.resident
+    assert len(pickle.dumps(dataset._host)) < 1000 < dataset._host.maps["h36m_17"].nbytes
+
+
+def test_a_part_of_a_file_is_pickled_as_it_is(folder):
+    whole = open_store(folder).split("train").views["h36m_17"]
+    part = HostClips({"h36m_17": whole[2:]}, torch.float32, torch.device("cpu"))
+    wanted = {"h36m_17": torch.tensor([0])}
+    found = pickle.loads(pickle.dumps(part)).take(wanted)["h36m_17"]
+    np.testing.assert_array_equal(found.numpy(), whole[2:3])

@@ -143,9 +143,12 @@ def test_clips_of_two_dimensions(tmp_path):
 
 def test_clips_are_read_one_by_one(tmp_path, monkeypatch):
     """No array of all the clips is ever made: what is read at once is one clip."""
-    monkeypatch.setattr(np, "load", None)
     largest = 0
-    array = np.array
+    array, load = np.array, np.load
+
+    def prepared(path, **options):
+        assert folder not in path.parents
+        return load(path, **options)
 
     def watched(*args, **kwargs):
         nonlocal largest
@@ -155,6 +158,7 @@ def test_clips_are_read_one_by_one(tmp_path, monkeypatch):
 
     folder = write(tmp_path / "in")
     monkeypatch.setattr(np, "array", watched)
+    monkeypatch.setattr(np, "load", prepared)
     prepare_aimclr(tmp_path / "out", {HIP: folder}, frames=5)
     assert largest == clips(1).nbytes
 

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from msclr.data import store
+from msclr.data import _store_files
 from msclr.data.prepare import ctrgcn
 from msclr.data.prepare.arrays import prepare_arrays
 from msclr.data.prepare.ctrgcn import prepare_ctrgcn
@@ -85,7 +85,7 @@ def test_classes_and_layout(tmp_path):
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_memory_does_not_grow_with_the_file(tmp_path, compressed, monkeypatch):
-    for module in (store, ctrgcn):  # what hashing and unpacking hold does not depend on the file
+    for module in (_store_files, ctrgcn):  # what both hold does not depend on the file
         monkeypatch.setattr(module, "_BLOCK", 1 << 12)
     peaks = []
     for count in (40, 400):

@@ -217,16 +217,33 @@ def test_layout_given_or_from_the_joints(tmp_path):
 
 
 def test_what_is_left_out_is_counted(tmp_path):
-    clips = [annotation(name) for name in "abcd"]
+    names = [f"c{i}" for i in range(40)]
+    clips = [annotation(name) for name in names]
     clips[1]["keypoint"][:] = 0
     clips[2]["keypoint"] = np.zeros((0, 7, 25, 3), "f2")
-    path = write(tmp_path, clips, {"train": ["a", "b", "c", "gone"], "val": ["d", "lost"]})
+    path = write(tmp_path, clips, {"train": [*names[:30], "gone"], "val": [*names[30:], "lost"]})
     report = prepare_pyskl(tmp_path / "out", path)
     store = open_store(tmp_path / "out")
-    assert (store.split("train").names, store.split("val").names) == (["a"], ["d"])
-    wanted = {"in a split, without an annotation": 2, "no body in any frame": 2}
+    assert (store.split("train").names, store.split("val").names) == (
+        ["c0", *names[3:30]],
+        names[30:],
+    )
+    wanted = {
+        "in a split, without an annotation": ["gone", "lost"],
+        "no body in view kinectv2_25": ["c1", "c2"],
+    }
     assert report.left_out == store.meta["report"]["left_out"] == wanted
-    assert "2 clips left out: no body in any frame" in report.lines()
+    assert "2 left out: no body in view kinectv2_25 (c1, c2)" in report.lines()
+    clips[3]["keypoint"][:] = np.nan
+    path = write(tmp_path, clips, {"train": names[:30], "val": names[30:]})
+    with pytest.raises(InputError, match=r"3 of 40 clips cannot be used.*'c1'.* and c2, c3; mend"):
+        prepare_pyskl(tmp_path / "more", path)
+    for content in (
+        {"train": [*names[4:30], "gone"], "val": names[30:]},
+        {"train": names[2:30], "val": names[30:]},
+    ):
+        with pytest.raises(InputError, match="strict allows none: .*(gone|c2)"):
+            prepare_pyskl(tmp_path / "strict", write(tmp_path, clips, content), strict=True)
 
 
 def test_two_dimensional_clips_without_a_score_have_no_body(tmp_path):
@@ -235,7 +252,7 @@ def test_two_dimensional_clips_without_a_score_have_no_body(tmp_path):
     report = prepare_pyskl(
         tmp_path / "out", write(tmp_path, clips, {"train": ["a", "b"], "val": ["c"]})
     )
-    assert report.left_out == {"no body in any frame": 1}
+    assert report.left_out == {"no body in view coco_17": ["a"]}
 
 
 # Refusals
@@ -281,7 +298,12 @@ def test_annotations_that_are_wrong(tmp_path, changes, message):
         (GOOD, {"train": ["a"], "val": ["a"]}, "'a' is twice in its splits"),
         (GOOD, {"train": ["a", "a"], "val": ["b"]}, "'a' is twice in its splits"),
         (GOOD, {"train": ["a"], "val": []}, "has no clip with a body for val; give at least one"),
-        (GOOD, {"train": ["x"], "val": ["a"]}, "has no clip with a body for train"),
+        (
+            GOOD,
+            {"train": ["x", "y"], "val": ["a"]},
+            "none of the names in train has an .*first is 'x', among the annotations 'a'",
+        ),
+        ([], {"train": ["x"], "val": ["a"]}, "none of the names in train .*there is none at all"),
         (GOOD, {"train": "a", "val": ["b"]}, "a split is str; wanted a list of names"),
         (GOOD, {"train": [1], "val": ["b"]}, "a split holds 1; wanted names"),
         (GOOD, [["a"], ["b"]], "split is list; wanted a dict by name"),
@@ -316,7 +338,7 @@ def test_files_that_are_wrong(tmp_path, annotations, split, message):
 def test_other_pickles(tmp_path):
     path = tmp_path / "clips.pkl"
     for content, message in (
-        (GOOD, "holds list; wanted a dict of split and annotations"),
+        (GOOD, "holds a list of 5, .*; wanted a dict of split and annotations, or two such files"),
         ({"annotations": GOOD, "info": 1}, "holds annotations, info; wanted a dict of split"),
     ):
         path.write_bytes(pickle.dumps(content))

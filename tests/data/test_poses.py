@@ -76,6 +76,16 @@ def write(folder, suffix, content, name=CLIP):
     return path
 
 
+def test_the_folder_is_found_from_anywhere(tmp_path, monkeypatch):
+    write(tmp_path, *FORMS["npy, M places"])
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    monkeypatch.chdir(tmp_path)
+    folders = [PoseFolder(name, CHAIN) for name in (".", f"~/{tmp_path.name}")]
+    monkeypatch.chdir("/")
+    for folder in folders:
+        assert folder.read(CLIP).shape == (2, 7, 3, 3)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_people(tmp_path, form):
     write(tmp_path, *FORMS[form])

@@ -173,7 +173,20 @@ def made_here(monkeypatch) -> list[Path]:
     return here
 
 
-def test_two_processes_make_the_same_bytes(skeletons, prepared, tmp_path, made_here):
+def test_two_processes_make_the_same_bytes(skeletons, prepared, tmp_path, made_here, monkeypatch):
+    class Patient(workers.ChunkMaker):
+        def make(self, chunk):
+            """Not before the other process, however slowly it starts, has made one as well."""
+            end = time.monotonic() + 60
+            while not any(
+                path.name.isdigit() and path not in made_here
+                for path in chunk.path.parent.iterdir()
+            ):
+                assert time.monotonic() < end, "the other process makes nothing"
+                time.sleep(0.01)
+            return super().make(chunk)
+
+    monkeypatch.setattr(workers, "ChunkMaker", Patient)
     calls = []
     prepare(skeletons, tmp_path / "ntu", workers=2, on_clip=lambda *call: calls.append(call))
     assert tree(tmp_path / "ntu") == tree(prepared[0])
@@ -224,6 +237,38 @@ def test_zips_are_as_good_as_folders(skeletons, prepared, tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted([*before, "ntu"])
     prepare([skeletons / "part two", one], tmp_path / "mixed" / "ntu")
     assert tree(tmp_path / "mixed" / "ntu") == tree(prepared[0])
+
+
+def test_backslashes_in_a_zip_are_slashes(skeletons, prepared, tmp_path):
+    """As some programs on Windows write them; one half of the clips, the other as usual."""
+    paths = sorted((skeletons / "part one").iterdir())
+    with zipfile.ZipFile(tmp_path / "one.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i, path in enumerate(paths):
+            slash = "\\" if i % 2 else "/"
+            archive.writestr(f"nturgb+d{slash}{path.name}", path.read_bytes())
+    prepare([tmp_path / "one.zip", skeletons / "part two"], tmp_path / "ntu")
+    assert tree(tmp_path / "ntu") == tree(prepared[0])
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="no file can have such a name")
+def test_files_with_backslashes_in_their_names_are_found(tmp_path):
+    paths = write_tree(tmp_path / "in", clip_names(3), frames=3, variety=1)
+    paths[0].rename(paths[0].with_name(f"nturgb+d\\{paths[0].name}"))
+    report = prepare(tmp_path / "in", tmp_path / "out")
+    assert report.found == 3 and not report.corrupt
+    assert sum(report.clips.values()) == 3
+
+
+def test_relative_paths_and_a_tilde(tmp_path, monkeypatch):
+    write_tree(tmp_path / "in", clip_names(3), frames=3, variety=1)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(work, "CHUNK", 1)
+    for name, (source, out) in {"a": ("in", "a"), "b": ("~/in", "~/b")}.items():
+        monkeypatch.chdir(tmp_path)
+        prepare(source, out, on_clip=lambda *_: os.chdir("/"))  # between the first and the second
+        assert open_store(tmp_path / name).size["kinectv2_25"] > 1
+    with pytest.raises(InputError, match="exists and is not empty"):
+        prepare("~/in", "~/b")
 
 
 KILLED = """

@@ -197,6 +197,21 @@ def test_what_is_wrong_with_a_file(text, message):
     assert refusal(text) == f"clip:{message}"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\ufeff", "1: the file ends; wanted the number of frames"),
+        ("\ufeffx", "1: 'x'; wanted the number of frames"),
+        ("\ufeff1\n", "2: the file ends; wanted the number of bodies (frame 1 of 1)"),
+        ("\ufeff" + line(2, "many"), "2: 'many'; wanted the number of bodies (frame 1 of 2)"),
+        ("\ufeff\ufeff1", "1: '???1'; wanted the number of frames"),
+        ("0\n\ufeff", "2: '???'; wanted the end of the file after 0 frames"),
+    ],
+)
+def test_lines_after_a_byte_order_mark_keep_their_numbers(text, message):
+    assert refusal(text) == f"clip:{message}"
+
+
 def test_a_file_cut_anywhere_is_refused():
     text = files.one_person(2)
     for cut in range(len(text) - 1):  # the last line feed may be missing
@@ -233,6 +248,24 @@ def test_files(tmp_path):
     path.write_text("")
     with pytest.raises(InputError, match=r"clip.skeleton:1: the file ends"):
         read_skeleton(path)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "clip.skeleton").write_text(files.one_person())
+    assert read_skeleton("~/clip.skeleton").present.all()
+    (clip,) = read_skeletons(["~/clip.skeleton"])
+    assert clip.present.all()
+
+
+def test_the_working_folder_may_change_before_the_first_clip(tmp_path, monkeypatch):
+    paths = files.write_tree(tmp_path, files.clip_names(2), frames=2)
+    monkeypatch.chdir(tmp_path)
+    reading = read_skeletons([path.name for path in paths] + ["none"], keep_going=True)
+    monkeypatch.chdir("/")
+    *clips, missing = reading
+    assert [clip.present.sum() for clip in clips] == [2, 2]
+    assert str(missing) == "none: No such file or directory; wanted a .skeleton file"
 
 
 def test_a_file_that_cannot_be_opened(tmp_path):

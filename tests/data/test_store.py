@@ -111,6 +111,29 @@ def test_a_layout_that_differs_from_the_known_one_is_refused(tmp_path):
         open_store(tmp_path / "set")
 
 
+def test_the_working_folder_may_change_after_opening(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    store = open_store("set")
+    monkeypatch.chdir("/")
+    assert store.path == folder
+    assert len(store.split("train")) == 3
+    rewrite_meta(folder, size=None)  # measured when asked for, from the files
+    monkeypatch.chdir(tmp_path)
+    store = open_store("set")
+    monkeypatch.chdir("/")
+    assert store.size[PAIR.name] > 0
+
+
+def test_a_tilde_is_the_home_folder(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_store("~/set").path == folder
+    with pytest.raises(InputError, match="exists and is not empty"):
+        writer("~/set")
+    with writer("~/other") as w:
+        w.finish()
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["other", "set"]
+
+
 def test_out_may_be_an_empty_folder_only(tmp_path):
     (tmp_path / "empty").mkdir()
     with writer(tmp_path / "empty") as w:
@@ -234,6 +257,14 @@ def test_broken_json(folder, text):
     (folder / "dataset.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match="dataset.json is not JSON"):
         open_store(folder)
+
+
+@pytest.mark.parametrize("file", ["dataset.json", "train/names.json"])
+def test_a_byte_order_mark_is_skipped(folder, file):
+    """As some editors on Windows leave it."""
+    path = folder / file
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert open_store(folder, verify=False).split("train").names == ["clip 0", "clip 2", "clip 3"]
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,8 @@ def test_other_data_and_another_stream_are_taken_where_given(run, data, tmp_path
 @pytest.fixture
 def hashed(monkeypatch):
     """The files that are compared with their checksums, as if in a process of its own."""
-    files, sha256 = [], store._sha256
-    monkeypatch.setattr(store, "_sha256", lambda path: files.append(path) or sha256(path))
+    files, sha256 = [], store.sha256
+    monkeypatch.setattr(store, "sha256", lambda path: files.append(path) or sha256(path))
     monkeypatch.setattr(protocols, "_intact", set())
     return files
 

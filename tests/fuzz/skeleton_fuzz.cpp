@@ -165,6 +165,7 @@ void replace_field(std::string& text, Random& random) {
                                         "\r",
                                         "\v",
                                         "\x80",
+                                        "\xEF\xBB\xBF",
                                         "-",
                                         "1e99999999999999999999",
                                         "0e99999999999999999999"};

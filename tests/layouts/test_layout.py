@@ -8,7 +8,7 @@ import torch
 
 from msclr import layouts
 from msclr.errors import InputError
-from msclr.layouts import Layout
+from msclr.layouts import Layout, _notes
 
 # A body of five joints, centre "neck":    head - neck - lhip - rhip (a triangle with neck)
 #                                                       lhip - lkne
@@ -67,6 +67,18 @@ def test_adjacency_of_a_small_body(strategy, parts):
     torch.testing.assert_close(adjacency, expected(*parts), rtol=0, atol=1e-7)
 
 
+def test_directed_normalises_each_part_by_itself():
+    adjacency = Layout(**BODY).adjacency("directed")
+    parent, child = adjacency[1], adjacency[2]
+    assert torch.equal(adjacency[0], torch.eye(5))
+    assert parent[:, LKNE].tolist() == [1.0 if v == LHIP else 0.0 for v in range(5)]
+    assert child[:, LHIP].count_nonzero() == parent[LHIP].count_nonzero()
+    assert parent[:, NECK].tolist() == child[:, HEAD].tolist() == [0] * 5  # a root; a leaf
+    children = (child[:, NECK] > 0).nonzero().flatten().tolist()
+    assert children == sorted([HEAD, LHIP, RHIP])
+    assert child[children, NECK].tolist() == pytest.approx([1 / 3] * 3)
+
+
 def test_distances_end_at_one_hop_in_spatial_only():
     chain = Layout("chain", list("abcd"), [["b", "a"], ["c", "b"], ["d", "c"]], "a")
     # The released graphs take c and d for equally far: both directions are in part 1.
@@ -102,8 +114,9 @@ def test_outside_graph_bones_are_no_links_but_count_as_hops():
 
 
 def test_joints_that_nothing_leads_to_count_as_equally_far():
-    islands = Layout("islands", ["a", "b", "c"], [["c", "b"]], "a")
-    assert islands.adjacency("spatial_true")[0, 1].tolist() == [0, 0.5, 0.5]
+    islands = Layout("islands", ["a", "b", "c", "d"], [["b", "a"], ["d", "c"]], "a")
+    assert islands.adjacency("spatial_true")[0, 2].tolist() == [0, 0, 0.5, 0.5]
+    assert islands.parents.tolist() == [0, 0, 2, 2]
 
 
 def test_one_joint():
@@ -153,6 +166,15 @@ def test_writing_into_a_result_spoils_no_later_one(get):
         ("left_hip", "right_hip"),
         ("hip_l", "hip_r"),
         ("Hand.L", "Hand.R"),
+        ("wingL", "wingR"),
+        ("forelegL4", "forelegR4"),
+        ("mixamorig:LeftArm", "mixamorig:RightArm"),
+        ("Bip01 L Hand", "Bip01 R Hand"),
+        ("arm_left_1", "arm_right_1"),
+        ("L1", "R1"),
+        ("def-c_l_foot.001", "def-c_r_foot.001"),
+        ("hand (LEFT)", "hand (RIGHT)"),
+        ("Left_Foot.L", "Right_Foot.R"),
     ],
 )
 @pytest.mark.parametrize("swap", [False, True])
@@ -169,10 +191,17 @@ def test_flip_from_names(left, right, swap):
         ["lback", "backl", "backr"],  # no mirrored name; an ending without a mark says nothing
         ["left", "Right", "light"],  # upper and lower case must agree
         ["RBAK", "LHIP", "rhip"],
+        ["pelvis", "lumbar", "L5", "T12L", "C7", "spine_l3", "R12"],  # no partner of their own
+        ["handle_a", "handre_a", "MODEL", "MODER", "shoulder", "shourder"],  # letters within words
     ],
 )
 def test_no_flip_where_the_mirrored_name_is_missing(joints):
-    assert Layout("none", joints, [], joints[0]).flip.tolist() == [0, 1, 2]
+    assert Layout("none", joints, [], joints[0]).mirror_pairs == ()
+
+
+def test_a_name_with_two_sides_changes_one_where_that_is_a_joint():
+    joints = ["m", "L_L", "L_R", "R_L", "R_R"]
+    assert Layout("grid", joints, [], "m").mirror_pairs == (("L_L", "R_L"), ("L_R", "R_R"))
 
 
 def test_given_flip_replaces_the_rule():
@@ -247,6 +276,20 @@ def test_dict_and_back():
             {"bones": [["lkne", "head"], ["head", "neck"], ["neck", "lhip"], ["lhip", "head"]]},
             "bones: the parents run in a circle, head > neck > lhip > head; write each bone as",
         ),
+        (
+            {"bones": [[parent, child] for child, parent in BODY["bones"]]},
+            "bones: all of them are written [parent, child], away from the center 'neck'; "
+            "write [child, parent], such as ['head', 'neck']",
+        ),
+        (
+            {"bones": [["lhip", "neck"], ["rhip", "neck"], ["lkne", "lhip"], ["rhip", "head"]]},
+            "bones: 'head' has no parent: it is the second of ['rhip', 'head'], and never the "
+            "first of a bone; write [child, parent], ['head', 'rhip']",
+        ),
+        (
+            {"bones": [["rhip", "lhip"], ["lkne", "lhip"]]},
+            "center: no bone joins 'neck' to another joint; add one to the bones, or choose a",
+        ),
         ({"aliases": "b"}, "aliases: got 'b', wanted a list"),
         ({"aliases": ["my body"]}, "aliases: 'my body' is no alias; use letters, digits"),
         ({"aliases": ["BODY"]}, "aliases: 'BODY' repeats a name of the layout; remove it"),
@@ -276,3 +319,56 @@ def test_refusals_name_the_key_and_the_mend(change, message):
 
 def test_128_joints_are_allowed():
     assert Layout("big", [f"j{i}" for i in range(128)], [], "j0").adjacency().shape[1] == 128
+
+
+@pytest.fixture
+def noted(caplog, monkeypatch):
+    """Makes a layout of BODY with changes: the notes that are logged."""
+    monkeypatch.setattr(_notes, "_logged", set())
+
+    def make(**changes):
+        caplog.clear()
+        Layout(**BODY | changes)
+        assert {(r.levelname, r.name.split(".")[0]) for r in caplog.records} <= {
+            ("WARNING", "msclr")
+        }
+        return [record.getMessage() for record in caplog.records]
+
+    return make
+
+
+def test_a_sound_layout_is_not_noted(noted):
+    assert noted() == []
+    assert noted(name="one", joints=["neck"], bones=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"joints": [*BODY["joints"], "tail", "tip"]}, "no bones join 'tail', 'tip' to its center"),
+        ({"bones": [], "flip": []}, "it has no bones, so that its graph links no joints"),
+        (
+            {"bones": [["neck", "head"], *BODY["bones"][1:]]},
+            "its bones lead to 'head' and not to its center 'neck'; unless that is meant, write",
+        ),
+        (
+            {
+                "joints": ["neck", "a", "b"],
+                "bones": [["a", "neck"], ["b", "neck"]],
+            },
+            "no left-right pair is found among the names of its joints, so that a mirror flip",
+        ),
+    ],
+)
+def test_what_is_odd_is_noted_once(noted, changes, message):
+    (note,) = noted(**changes)
+    assert note.startswith(f"layout body: {message}") and "\n" not in note
+    assert noted(**changes) == []
+    (other,) = noted(**changes, name="other")
+    assert other.startswith(f"layout other: {message}")
+
+
+def test_a_layout_that_says_it_has_no_sides_is_not_noted(noted):
+    one_sided = {"joints": ["neck", "a"], "bones": [["a", "neck"]]}
+    assert noted(**one_sided, flip=[]) == []
+    assert len(noted(**one_sided)) == 1

@@ -11,7 +11,7 @@ import pytest
 
 from msclr import layouts
 from msclr.errors import InputError
-from msclr.layouts import Layout, registry
+from msclr.layouts import Layout, _notes, registry
 
 FOLDER = Path(layouts.__file__).parent
 SHIPPED = sorted(file.stem for file in FOLDER.glob("*.toml"))
@@ -210,6 +210,18 @@ def test_load(tmp_path, own_registry):
     assert layouts.load(file) == layouts.load(str(file))
     assert layouts.load(file).mirror_pairs == (("lb", "rb"),)
     assert "robot" not in layouts.names()
+
+
+def test_load_skips_a_byte_order_mark_and_expands_a_tilde(tmp_path, monkeypatch):
+    (tmp_path / "my.toml").write_text(ROBOT + 'center = "a"', encoding="utf-8-sig")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert layouts.load("~/my.toml").name == "robot"
+
+
+def test_shipped_layouts_are_loaded_without_a_note(caplog, monkeypatch):
+    monkeypatch.setattr(_notes, "_logged", set())
+    registry._by_name.__wrapped__()
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,32 @@ They share names of attributes, shapes and the order of operations with the orig
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.plain_stgcn import STRIDES, PlainSTGCN
+from benchmarks.plain_stgcn import STRIDES, Block, PlainSTGCN
 
 WIDTHS = (4, 4, 4, 4, 8, 8, 8, 16, 16, 12)
+
+
+def trained(model):
+    """In float64 and eval, with every weight and statistic off its first value."""
+    model.double().eval()
+    for p in model.parameters():
+        p.data += 0.2 * torch.randn_like(p)
+    for key, buffer in model.named_buffers():
+        if key.endswith("running_mean"):
+            buffer.normal_(0, 0.3)
+        elif key.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
+    return model
+
+
+def clips(joints=25, channels=3):
+    """Some bodies are absent: those projects count them."""
+    x = torch.randn(3, channels, 8, joints, 2, dtype=torch.float64)
+    x[1, ..., 1] = 0
+    return x
 
 
 def graph(partitions: int = 3, joints: int = 5) -> torch.Tensor:
@@ -39,6 +60,54 @@ class TwoEncoders(nn.Module):
 
     def forward(self, x):
         return self.encoder_q(x) @ self.encoder_k(x).T
+
+
+class PaddedEncoder(nn.Module):
+    """MS-CLR's encoder: the graphs of all conventions padded with zeros to the most joints.
+
+    The padding is cut off before the mean over joints. Input norms are over the padded joints as
+    well, or over the real ones.
+    """
+
+    def __init__(self, graphs, widths=WIDTHS, norms_padded=True):
+        super().__init__()
+        self.joints = {label: A.shape[-1] for label, A in graphs.items()}
+        self.padded, self.norms_padded = max(self.joints.values()), norms_padded
+        self.data_bn, self.edge_importance = nn.ModuleDict(), nn.ModuleDict()
+        for label, A in graphs.items():
+            A = F.pad(A, (0, self.padded - self.joints[label]) * 2)
+            self.register_buffer(f"A_{label}", A)
+            normed = self.padded if norms_padded else self.joints[label]
+            self.data_bn[label] = nn.BatchNorm1d(3 * normed)
+            self.edge_importance[label] = nn.ParameterList(torch.ones_like(A) for _ in widths)
+        self.st_gcn_networks = nn.ModuleList(
+            Block(c_in, c_out, len(A), stride, i > 0)
+            for i, (c_in, c_out, stride) in enumerate(
+                zip((3, *widths), widths, STRIDES, strict=False)
+            )
+        )
+        self.fc = nn.Linear(widths[-1], 6)
+
+    def features(self, x, label):
+        """(N, C, T, V, M) of a convention -> (N, D)."""
+        n, m, real = len(x), x.shape[4], self.joints[label]
+        x = x.permute(0, 4, 1, 2, 3).flatten(0, 1)  # (N*M, C, T, V)
+        missing = self.padded - real
+        x = (
+            self.normed(F.pad(x, (0, missing)), label)
+            if self.norms_padded
+            else F.pad(self.normed(x, label), (0, missing))
+        )
+        for block, importance in zip(
+            self.st_gcn_networks, self.edge_importance[label], strict=True
+        ):
+            x, _ = block(x, self.get_buffer(f"A_{label}") * importance)
+        return x[..., :real].mean((2, 3)).view(n, m, -1).mean(1)
+
+    def normed(self, x, label):
+        n, c, t, v = x.shape
+        rows = self.data_bn[label](x.permute(0, 3, 1, 2).reshape(n, v * c, t))
+        return rows.view(n, v, c, t).permute(0, 2, 3, 1)
 
 
 class unit_gcn(nn.Module):  # noqa: N801 (pyskl's name for it)

@@ -310,6 +310,20 @@ def test_what_does_not_fit_is_left_alone_and_named(reason):
     assert f"left     1: {summary.left['1']}" in str(summary) and "swapped  2" in str(summary)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda: None, "got NoneType: give the model itself"),
+        (lambda: MixtureGCN().state_dict(), "got OrderedDict: a state_dict has no layers, load it"),
+        (lambda: MixtureGCN, "got MixtureGCN: give an instance of the class"),
+    ],
+)
+def test_what_is_no_model_is_a_type_error_with_the_mend(given, message):
+    for function in (accelerate, restore):
+        with pytest.raises(TypeError, match=message):
+            function(given())
+
+
 def test_models_without_graph_convolutions_and_our_own_are_not_named():
     for model in (nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU()), STGCN(["h36m_17"], 2, 4)):
         assert accelerate(model) == Summary((), {})

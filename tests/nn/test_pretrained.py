@@ -11,35 +11,15 @@ from msclr.layouts import Layout
 from msclr.methods import METHODS
 from msclr.nn import STGCN
 from msclr.nn.pretrained import load_pretrained
-from tests.nn.lookalikes import WIDTHS, Encoder, PysklRecognizer, TwoEncoders
+from tests.nn.lookalikes import WIDTHS, Encoder, TwoEncoders, clips, trained
 
 NAME = "kinectv2_25"
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
 
-def trained(model):
-    """In float64 and eval, with every weight and statistic off its first value."""
-    model.double().eval()
-    for p in model.parameters():
-        p.data += 0.2 * torch.randn_like(p)
-    for key, buffer in model.named_buffers():
-        if key.endswith("running_mean"):
-            buffer.normal_(0, 0.3)
-        elif key.endswith("running_var"):
-            buffer.uniform_(0.5, 2)
-    return model
-
-
 def encoder(name=NAME, strategy="spatial", **options):
     torch.manual_seed(0)
     return trained(Encoder(layouts.get(name).adjacency(strategy), **options))
-
-
-def clips(joints=25, channels=3):
-    """Some bodies are absent: those projects count them."""
-    x = torch.randn(3, channels, 8, joints, 2, dtype=torch.float64)
-    x[1, ..., 1] = 0
-    return x
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "encoder_q.", "module.encoder_q.", "backbone."])
@@ -113,7 +93,7 @@ def test_an_encoder_of_several_layouts_is_read_by_their_names():
 def test_layouts_given_stand_for_names_unknown():
     state, models = several("smplx_42", NAME)
     state = {k.replace("smplx_42", "meshes").replace(NAME, "sensor"): v for k, v in state.items()}
-    with pytest.raises(InputError, match="unknown layout 'meshes'"):
+    with pytest.raises(InputError, match="convention 'meshes' is no known layout: give layouts="):
         load_pretrained(state)
     ours, _ = load_pretrained(state, layouts=["smplx_42", layouts.get(NAME)])
     x = clips(42)
@@ -144,96 +124,6 @@ def test_layouts_of_one_graph_are_ambiguous(monkeypatch):
     assert list(load_pretrained(state, layouts=["twin"]).encoder.layouts) == ["twin"]
 
 
-def pyskl(layout=NAME, strategy="spatial", **options):
-    torch.manual_seed(0)
-    layout = layouts.get(layout) if isinstance(layout, str) else layout
-    return trained(PysklRecognizer(layout.adjacency(strategy), **options))
-
-
-def idle_importance(model, value=1.0):
-    """Where the graph is 0 its importance stays at 1, or fades with the weight decay."""
-    for block in model.backbone.gcn:
-        block.gcn.PA.data[block.gcn.A == 0] = value
-    return model
-
-
-# as pyskl has NTU's 25 joints: the thumb and the tip both hang on the hand
-PYSKL_NTU = Layout.from_dict(
-    layouts.get(NAME).to_dict()
-    | {
-        "name": "ntu_of_pyskl",
-        "aliases": [],
-        "bones": [
-            [child, child[0] + "han" if child in ("lhandtip", "rhandtip") else parent]
-            for child, parent in layouts.get(NAME).to_dict()["bones"]
-        ],
-    }
-)
-
-
-@pytest.mark.parametrize(
-    ("layout", "strategy", "options"),
-    [
-        (NAME, "spatial", {"adaptive": "importance"}),
-        ("openpose_18", "spatial", {"adaptive": None, "in_channels": 2}),
-        (PYSKL_NTU, "spatial", {"adaptive": "importance"}),
-    ],
-)
-def test_pyskls_plain_st_gcn_is_read(layout, strategy, options, tmp_path):
-    model = pyskl(layout, strategy, **options)
-    if options["adaptive"]:
-        idle_importance(model, 0.7)
-    torch.save({"meta": {"epoch": 3}, "state_dict": model.state_dict()}, tmp_path / "epoch_3.pth")
-    given = [layout] if layout is PYSKL_NTU else None
-    ours, unused = load_pretrained(tmp_path / "epoch_3.pth", given)
-    assert unused == ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
-    assert ours.blocks[1].dropout.p == 0
-    name = layout.name if layout is PYSKL_NTU else layout
-    assert list(ours.layouts) == [name]
-    x = clips(ours.layouts[name].num_joints, options.get("in_channels", 3))
-    torch.testing.assert_close(ours(x), model.features(x), **CLOSE)
-
-
-def add_branches(state):
-    state["backbone.gcn.3.tcn.branches.0.0.weight"] = torch.zeros(2, 4, 1, 1)
-
-
-def add_inner_residual(state):
-    state["backbone.gcn.0.gcn.down.0.weight"] = torch.zeros(4, 3, 1, 1)
-
-
-def forget(key):
-    return lambda state: state.pop(key)
-
-
-@pytest.mark.parametrize(
-    ("options", "change", "message"),
-    [
-        ({}, add_branches, "block 3 has several temporal branches .tcn_type='mstcn'"),
-        ({}, add_inner_residual, "block 0 has a residual within its graph convolution"),
-        ({"adaptive": "init"}, None, "block 1 has another graph than block 0 .gcn_adaptive='init'"),
-        ({"adaptive": "offset"}, None, "block 0 adds to its graph .gcn_adaptive='offset'"),
-        ({"conv_pos": "post"}, None, "gcn_conv_pos='post'"),
-        ({"bodies": 2}, None, "data_bn has 150 features for 25 joints of 3 channels"),
-        ({"widths": (4,) * 10}, None, "block 4 has width 4, wanted 8"),
-        ({"widths": WIDTHS[:9]}, None, "has 9 blocks, wanted 10"),
-        ({}, forget("backbone.gcn.5.tcn.bn.weight"), "block 5 has no 'gcn.5.tcn.bn.weight'"),
-        ({}, forget("backbone.gcn.5.gcn.A"), "block 5 has no 'gcn.5.gcn.A'"),
-        ({}, forget("backbone.gcn.0.gcn.A"), "block 0 has no 'gcn.0.gcn.A'"),
-    ],
-)
-def test_others_of_pyskls_family_are_refused_with_the_difference(options, change, message):
-    model = pyskl(**options)
-    if options.get("adaptive", "importance") == "importance":
-        idle_importance(model)
-    state = dict(model.state_dict())
-    if change is not None:
-        change(state)
-    with pytest.raises(InputError, match=message) as caught:
-        load_pretrained(state)
-    assert "\n" not in str(caught.value)
-
-
 def test_a_run_of_this_library_is_read_back(tmp_path):
     torch.manual_seed(0)
     own = STGCN([NAME, "h36m_17"], 2, 8, bodies="present", dropout=0.25)
@@ -254,6 +144,8 @@ def test_a_run_of_this_library_is_read_back(tmp_path):
     torch.testing.assert_close(ours(x), own(x), rtol=0, atol=0)
     with pytest.raises(InputError, match="leave layouts out"):
         load_pretrained(state, layouts=[NAME])
+    with pytest.raises(InputError, match="of format 2 of this library, this version reads 1"):
+        load_pretrained(state | {"format": 2})
 
 
 def wrong(change):
@@ -281,6 +173,18 @@ def strided(state):
     state["st_gcn_networks.2.residual.0.weight"] = torch.zeros(4, 4, 1, 1)
 
 
+def with_attention(state):
+    state["st_gcn_networks.3.attention.weight"] = torch.zeros(4, 4)
+
+
+def quantised(state):
+    state["st_gcn_networks.3.tcn.2.weight"] = torch.zeros(4, 4, 9, 1, dtype=torch.int8)
+
+
+def flat(state):
+    state["st_gcn_networks.3.tcn.2.weight"] = torch.zeros(4)
+
+
 def of_widths(*widths):
     return lambda: encoder(widths=widths).state_dict()
 
@@ -304,14 +208,21 @@ def of_widths(*widths):
         (wrong(lambda s: s.pop("st_gcn_networks.5.tcn.0.bias")), "blocks.5.gcn_norm.bias"),
         (wrong(lambda s: s.pop("data_bn.weight")), "data_bn.weight"),
         (wrong(lambda s: s.update({"edge_importance.2": torch.ones(3, 9, 9)})), "shape .3, 9, 9."),
+        (wrong(lambda s: s.pop("edge_importance.2")), "nothing for edge_importance.kinectv2_25.2"),
+        (wrong(with_attention), "st_gcn_networks.3.attention.weight., which no block of ST-GCN's"),
+        (wrong(quantised), "torch.int8 for blocks.3.tcn.weight, wanted torch.float64"),
+        (wrong(flat), "st_gcn_networks.3.tcn.2.weight has shape .4,., wanted 4 dimensions"),
+        (wrong(lambda s: s.update({"A": s["A"][0]})), "adjacency has shape .25, 25., wanted"),
+        (wrong(lambda s: s.update({"data_bn.weight": torch.ones(9)})), "data_bn has 9 features"),
         (wrong(unlike_graph), "is of no known layout, candidates are h36m_25,"),
-        (lambda: {"conv1.weight": torch.zeros(1)}, "the keys are conv1.weight, …: not an ST-GCN"),
-        (lambda: {}, "the keys are none"),
+        (lambda: {"conv1.weight": torch.zeros(1)}, "holds conv1.weight: .*so it has no ST-GCN"),
+        (lambda: {}, "holds nothing: "),
     ],
 )
 def test_other_networks_are_refused_with_the_reason(state, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         load_pretrained(state())
+    assert "\n" not in str(caught.value)
 
 
 def test_a_layout_given_must_have_the_graph():
@@ -320,6 +231,8 @@ def test_a_layout_given_must_have_the_graph():
         load_pretrained(state, layouts=["h36m_25"])
     with pytest.raises(InputError, match="layouts names 2, but the checkpoint has 1"):
         load_pretrained(state, layouts=[NAME, "smplx_42"])
+    with pytest.raises(InputError, match="'kinectv2_25_pyskl' of 25, but of kinectv2_25: give"):
+        load_pretrained(state, layouts="kinectv2_25_pyskl")
 
 
 def test_several_encoders_without_a_query_encoder_are_named():
@@ -329,12 +242,17 @@ def test_several_encoders_without_a_query_encoder_are_named():
         load_pretrained(both)
 
 
-def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(InputError, match="no checkpoint at"):
-        load_pretrained(tmp_path / "none.pt")
-    (tmp_path / "torn.pt").write_bytes(b"PK\3\4 torn")
-    with pytest.raises(InputError, match="cannot be read"):
-        load_pretrained(str(tmp_path / "torn.pt"))
+def test_sources_that_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InputError, match=f"no checkpoint at {tmp_path}/none.pt"):
+        load_pretrained("~/none.pt")
     torch.save(torch.zeros(1), tmp_path / "tensor.pt")
     with pytest.raises(InputError, match="holds a Tensor, wanted a state_dict"):
         load_pretrained(tmp_path / "tensor.pt")
+    torch.save(encoder(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"a whole pickled model .*save the model's state_dict"):
+        load_pretrained(tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"source is a Encoder, .*give its state_dict\(\)"):
+        load_pretrained(encoder())
+    with pytest.raises(InputError, match="source is a NoneType, wanted the path"):
+        load_pretrained(None)

@@ -7,7 +7,7 @@ import json
 import pytest
 from torch import nn
 
-from benchmarks import stgcn, tables
+from benchmarks import runner, stgcn, tables
 
 
 @pytest.fixture
@@ -18,11 +18,11 @@ def small(monkeypatch):
 
 
 def test_it_writes_a_row_for_each_mode_and_the_table_has_each_order(small, tmp_path, monkeypatch):
-    result = stgcn.main([*small, "--out", str(tmp_path / "stgcn-here.json")])
-    assert json.loads((tmp_path / "stgcn-here.json").read_text()) == result
+    result = runner.run(stgcn, [*small, "--out", str(tmp_path / "stgcn-cpu-float32.json")])
+    assert json.loads((tmp_path / "stgcn-cpu-float32.json").read_text()) == result
     assert [row["mode"] for row in result["rows"]] == ["eval", "train"]
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    head, *rows = tables.stgcn("here")
+    head, *rows = tables.table("stgcn_cpu")
     assert [row[:4] for row in rows] == [
         ["16", "25", mode, order] for mode in ("eval", "train") for order in stgcn.ORDERS
     ]
@@ -31,7 +31,7 @@ def test_it_writes_a_row_for_each_mode_and_the_table_has_each_order(small, tmp_p
     assert rows[2][4].startswith(f"{1e3 * before:.1f} (")
     assert rows[2][6] == f"{before / after:.2f}x"
     assert len(head) == 7 and {len(row) for row in rows} == {7}
-    assert tables.stgcn("elsewhere") == [["not yet measured"]]
+    assert tables.table("stgcn_cuda") == [["not yet measured"]]
 
 
 def test_a_model_that_computes_something_else_gets_no_figure(small, tmp_path, monkeypatch):
@@ -41,6 +41,6 @@ def test_a_model_that_computes_something_else_gets_no_figure(small, tmp_path, mo
 
     accelerate = stgcn.accelerate
     monkeypatch.setattr(stgcn, "accelerate", wrong)
-    with pytest.raises(AssertionError, match="not close"):
-        stgcn.main([*small, "--out", str(tmp_path / "stgcn.json")])
+    with pytest.raises(RuntimeError, match="nchw_after computes something else"):
+        runner.run(stgcn, [*small, "--out", str(tmp_path / "stgcn.json")])
     assert not (tmp_path / "stgcn.json").exists()

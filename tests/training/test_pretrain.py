@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import shutil
 import subprocess
 import sys
 
@@ -12,11 +14,12 @@ import yaml
 
 from msclr.config import load_recipe
 from msclr.errors import DivergedError, InputError
+from msclr.evaluation import open_run as open_trained
 from msclr.training import Pretraining, pretrain
 from msclr.training.checkpoint import load_checkpoint
 from msclr.training.distributed import Ranks
 from msclr.training.log import read_log
-from tests.tiny import STEPS_PER_EPOCH, column, prepare_tiny, tiny_recipe, tree
+from tests.tiny import LAYOUTS, STEPS_PER_EPOCH, column, prepare_tiny, tiny_recipe, tree
 
 loop = importlib.import_module("msclr.training.pretrain")  # the package's name for the function
 
@@ -40,6 +43,40 @@ def test_a_run_leaves_recipe_log_events_and_checkpoint(data, tmp_path):
         "tensorboard",
     ]
     assert load_recipe(str(tmp_path / "deep" / "run" / "recipe.yaml")) == recipe
+
+
+@pytest.mark.parametrize("units", ["kept", "from before they were"])
+def test_the_checkpoint_says_what_the_clips_were(units, data, tmp_path, monkeypatch):
+    run = open_run(tiny_recipe(data, tmp_path))
+    if units != "kept":
+        monkeypatch.delitem(run.dataset.store.meta, "units")
+    run.save(0)
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert (state["coordinates"], state["units"]) == ("xyz", "metre")
+    assert state["size"] == run.dataset.store.size and set(state["size"]) == set(LAYOUTS)
+    assert all(type(value) is float and 0 < value < 10 for value in state["size"].values())
+
+
+def test_a_planar_data_set_is_kept_as_such(data, tmp_path):
+    planar = tmp_path / "planar"
+    shutil.copytree(data, planar)
+    meta = json.loads((planar / "dataset.json").read_text(encoding="utf-8"))
+    meta |= {"coordinates": "xy_score", "units": "pixels, say", "size": dict.fromkeys(LAYOUTS)}
+    (planar / "dataset.json").write_text(json.dumps(meta), encoding="utf-8")
+    state = load_checkpoint(pretrain(tiny_recipe(planar, tmp_path, steps=1)) / "checkpoint.pt")
+    assert (state["coordinates"], state["units"]) == ("xy_score", "pixels, say")
+    assert state["size"] == dict.fromkeys(LAYOUTS)
+
+
+def test_a_checkpoint_from_before_it_said_what_the_clips_were_still_opens(data, tmp_path):
+    recipe = tiny_recipe(data, tmp_path / "run", steps=3)
+    saved = pretrain(recipe) / "checkpoint.pt"
+    state = torch.load(saved, weights_only=True)
+    for key in ("coordinates", "units", "size"):
+        del state[key]
+    torch.save(state, saved)
+    assert open_trained(tmp_path / "run").step == 3
+    assert len(column(pretrain(recipe, resume=True))) == 3
 
 
 def test_the_log_has_a_row_a_step_with_its_epoch_and_rate(data, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from msclr.data import dataset
 from msclr.errors import InputError
 from msclr.training import checkpoint, pretrain
 from tests.tiny import STEPS_PER_EPOCH, column, prepare_tiny, tiny_recipe, tree, write_recipe
+from tests.training.runs import assert_same_run, flat
 
 
 @pytest.fixture(scope="module")
@@ -43,29 +45,6 @@ def kill_after(step):
             raise Killed
 
     return on_step
-
-
-def flat(state, path=""):
-    """Every leaf of nested dicts and lists, by its path."""
-    if isinstance(state, dict):
-        state = state.items()
-    elif isinstance(state, (list, tuple)):
-        state = enumerate(state)
-    else:
-        return {path: state}
-    return {p: leaf for key, value in state for p, leaf in flat(value, f"{path}/{key}").items()}
-
-
-def assert_same_run(run, whole):
-    for name in ("step", "epoch", "loss", "contrast_accuracy", "lr"):
-        assert column(run, name) == column(whole, name)
-    mine, theirs = (flat(checkpoint.load_checkpoint(f / "checkpoint.pt")) for f in (run, whole))
-    assert mine.keys() == theirs.keys()
-    for key, leaf in mine.items():
-        if torch.is_tensor(leaf):  # bits, so that -0 is not 0
-            assert leaf.numpy().tobytes() == theirs[key].numpy().tobytes(), key
-        elif key != "/recipe/out":
-            assert leaf == theirs[key], key
 
 
 def test_the_whole_run_exercises_what_a_resume_could_lose(whole):
@@ -114,8 +93,8 @@ def test_a_line_of_the_log_cut_short_is_written_anew(data, whole, tmp_path):
     assert_same_run(pretrain(recipe, resume=True), whole)
 
 
-def start(recipe):
-    command = [sys.executable, "-m", "msclr", "pretrain", str(recipe), "--resume"]
+def start(recipe, *options):
+    command = [sys.executable, "-m", "msclr", "pretrain", str(recipe), *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -136,7 +115,7 @@ def test_a_run_killed_three_times_ends_as_if_never_killed(data, whole, tmp_path)
     run, recipe = tmp_path / "run", tmp_path / "recipe.yaml"
     write_recipe(recipe, data, run)
     for rows in (1, 6, 9):
-        kill_when(start(recipe), run, rows)
+        kill_when(start(recipe, *(["--resume"] if rows > 1 else [])), run, rows)
     assert column(run) == column(whole)[: len(column(run))]
     assert len(column(run)) < 12
     assert cli.main(["pretrain", str(recipe), "--resume"]) == 0
@@ -184,8 +163,26 @@ def test_resuming_a_finished_run_changes_nothing(data, whole, tmp_path):
     assert {k: v for k, v in tree(run).items() if "tensorboard" not in k} == before
 
 
-def test_a_resume_where_no_run_is_yet_begins_one(data, whole, tmp_path):
-    assert_same_run(pretrain(tiny_recipe(data, tmp_path / "run"), resume=True), whole)
+@pytest.mark.parametrize("folder", ["runs/tine", "elsewhere", "empty"])
+def test_a_resume_where_no_run_is_says_so_and_begins_none(folder, data, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "runs" / "tiny")
+    (tmp_path / "empty").mkdir()
+    before = tree(tmp_path)
+    wanted = tmp_path / folder
+    with pytest.raises(InputError, match=re.escape(f"nothing to resume in {wanted}: ")) as caught:
+        pretrain(tiny_recipe(data, wanted), resume=True)
+    assert tree(tmp_path) == before
+    close = f"did you mean out={tmp_path / 'runs' / 'tiny'}?"
+    assert (close in str(caught.value)) == (folder == "runs/tine")
+
+
+def test_a_run_without_a_checkpoint_yet_is_resumed_from_its_start(data, whole, tmp_path):
+    recipe = tiny_recipe(data, tmp_path / "run")
+    with pytest.raises(Killed):
+        pretrain(recipe, on_step=kill_after(2))
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    (tmp_path / "run" / "log.csv").unlink()  # as if killed before its first line
+    assert_same_run(pretrain(recipe, resume=True), whole)
 
 
 def test_a_resume_may_log_and_save_at_other_steps_and_find_the_data_elsewhere(

@@ -29,6 +29,11 @@ class Table:
     def clip(self, index: int) -> str:
         return f"clip {index} ({self.names[index]!r})"
 
+    def keep(self, clips: Sequence[int]) -> Table:
+        """The rows of these clips."""
+        columns = (self.labels, self.split, self.names)
+        return Table(*([column[clip] for clip in clips] for column in columns), self.classes)
+
     def per_class(self, split: str) -> list[int]:
         labels = [label for label, s in zip(self.labels, self.split, strict=True) if s == split]
         return np.bincount(np.array(labels, int), minlength=len(self.classes)).tolist()
@@ -70,7 +75,23 @@ def check_table(labels, split, names, classes) -> Table:
             f"the largest label is {wanted - 1}, but classes holds {len(classes)} names; "
             "name every class"
         )
+    _refuse_equal_classes(classes)
     return Table(labels.tolist(), split, names, classes)
+
+
+def _refuse_equal_classes(classes: list[str]) -> None:
+    """Figures of each class are kept by its name."""
+    numbers: dict[str, list[str]] = {}
+    for number, name in enumerate(classes):
+        numbers.setdefault(name, []).append(str(number))
+    for name, several in numbers.items():
+        if len(several) > 1:
+            *some, last = several
+            all_of = "both" if len(several) == 2 else "all"
+            raise InputError(
+                f"the classes {', '.join(some)} and {last} are {all_of} called {name!r}; "
+                "give each class a name of its own, or merge their labels"
+            )
 
 
 def _check_texts(what: str, entries: Iterable[str], count: int) -> list[str]:
@@ -110,6 +131,8 @@ def check_views(
     first, *others = checked.values()
     for view in others:
         for clip in range(len(first.clips)):
+            if first.is_empty(clip) or view.is_empty(clip):
+                continue  # such a clip has no bodies to be matched
             counts = len(first.bodies(clip)), len(view.bodies(clip))
             if counts[0] != counts[1]:
                 raise InputError(
@@ -134,8 +157,6 @@ def _check_clip(view: View, clip: int, table: Table) -> None:
             f"{where} has {xyz.shape[-2]} joints, but the layout has {view.layout.num_joints}; "
             "choose the layout that the clips were made with"
         )
-    if 0 in xyz.shape:
-        raise InputError(f"{where} has no frame (shape {xyz.shape}); leave the clip out")
 
 
 def check_count(value: int, what: str) -> int:
@@ -148,16 +169,3 @@ def check_choice(value: str, what: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise InputError(f"{what} is {value!r}; choose one of {', '.join(choices)}")
     return value
-
-
-def layout_of(joints: int, where: str) -> Layout:
-    """The layout of clips of V = `joints` where the file does not say: NTU RGB+D's, or the only one
-    that has as many."""
-    if joints == 25:
-        return layout_registry.get("kinectv2_25")
-    found = [layout_registry.get(name) for name in layout_registry.names()]
-    found = [layout for layout in found if layout.num_joints == joints]
-    if len(found) != 1:
-        known = ", ".join(layout.name for layout in found) or "no known layout"
-        raise InputError(f"{where} has {joints} joints, as {known}; name its layout")
-    return found[0]

@@ -20,6 +20,12 @@ import numpy as np
 
 from msclr.errors import InputError
 
+_OTHERS = {  # how files of other kinds begin
+    b"\x93NUMPY": "an .npy file",
+    b"PK\x03\x04": "a zip archive, such as an .npz or .pt file",
+    b"\x1f\x8b": "a gzip file",
+    b"\x89HDF": "an HDF5 file",
+}
 _CODE = re.compile(r"[biufSU](\d+)")  # bool, integers, floats, text; no objects, no records
 
 
@@ -35,11 +41,21 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         raise InputError(f"{path} is not a file; give the pickle")
     try:
         with open(path, "rb") as file:
+            start = file.read(6)
+            for magic, kind in _OTHERS.items():
+                if start.startswith(magic):
+                    raise InputError(f"it is {kind}, not a pickle; {_mend(path, magic)}")
+            file.seek(0)
             return _Unpickler(file, encoding="latin1").load()
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle can raise anything that its parts can
         raise InputError(f"{path} is no whole pickle ({_one_line(error)}); copy it again") from None
+
+
+def _mend(path: Path, magic: bytes) -> str:
+    array = magic.endswith(b"NUMPY")
+    return f"rename it to {path.with_suffix('.npy').name}" if array else "give the pickle"
 
 
 def _one_line(error: Exception) -> str:

@@ -31,6 +31,11 @@ class View:
         self._centred = not self._scored and zeros == "joint"
         self._counts = ViewReport()
         self._reach: list[float] = []
+        self._low, self._high = np.full(2, np.inf), np.full(2, -np.inf)  # of x and y that are seen
+
+    def is_empty(self, clip: int) -> bool:
+        """Whether the clip has no frame, or no place for a body."""
+        return not np.asarray(self.clips[clip]).size
 
     def bodies(self, clip: int) -> np.ndarray:
         xyz = np.asarray(self.clips[clip])
@@ -68,6 +73,9 @@ class View:
         xyz = fill_gaps(raw.astype(np.float64) * scale, seen)
         if self._scored:
             xyz[..., 2] = np.where(seen, raw[..., 2], 0)  # a score is measured or 0, never made up
+            measured = xyz[seen][:, :2]
+            self._low = np.minimum(self._low, measured.min(axis=0))
+            self._high = np.maximum(self._high, measured.max(axis=0))
         else:
             xyz = center_bodies(xyz, ever, self.layout.center_index)
         xyz = resample(xyz, frames)
@@ -83,7 +91,8 @@ class View:
         return seen.any(axis=2, keepdims=True) & _finite(xyz) if self._zeros == "body" else seen
 
     def report(self) -> ViewReport:
-        return replace(self._counts, reach=float(np.median(self._reach)))
+        span = float((self._high - self._low).max()) if self._scored else None
+        return replace(self._counts, reach=float(np.median(self._reach)), span=span)
 
 
 def _finite(xyz: np.ndarray) -> np.ndarray:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from msclr.data.prepare._detect import looks_like_score
 from msclr.data.prepare._inputs import (
     Table,
     check_choice,
@@ -15,11 +15,13 @@ from msclr.data.prepare._inputs import (
     check_table,
     check_views,
 )
+from msclr.data.prepare._left_out import Unusable, by_reason, check_strict, check_unusable
 from msclr.data.prepare._view import View
 from msclr.data.prepare.report import PrepareReport
 from msclr.data.store import COORDINATES, SPLITS, StoreWriter, require_free
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
+from msclr.paths import as_path
 
 
 def prepare_arrays(
@@ -35,9 +37,11 @@ def prepare_arrays(
     bodies: int | None = None,
     name: str | None = None,
     source: str = "arrays",
-    coordinates: str = "xyz",
+    coordinates: str | None = None,
     zeros: str = "joint",
-    left_out: Mapping[str, int] | None = None,
+    strict: bool = False,
+    left_out: Mapping[str, Sequence[str]] | None = None,
+    notes: Sequence[str] = (),
 ) -> PrepareReport:
     """Clean, centre and resample clips and write them as a prepared data set to the folder `out`.
 
@@ -45,7 +49,8 @@ def prepare_arrays(
         bodies, (M, T, V, 3), of any real or integer dtype. The views of a clip may differ in T
         (each is resampled by itself), not in M: body m is one person in all of them.
     labels: N integers from 0 on. split: N times "train" or "val".
-    names: N different names; `clip0`, `clip1`, … if not given. classes: the name of each label.
+    names: N different names; `clip0`, `clip1`, … if not given. classes: the name of each label, no
+        two alike.
     frames: T of the prepared clips. scale: metres per unit of the arrays.
     bodies: M of the prepared clips; as many as the fullest clip has if not given. Of a clip with
         more bodies the ones with the largest motion are kept (the sum over joints, axes and views
@@ -53,9 +58,17 @@ def prepare_arrays(
     name: of the data set, the folder's if not given. source: where the clips are from, in words.
     coordinates: "xyz", or "xy_score" for clips of two dimensions: x and y from the middle of the
         image in halves of its width and height, and a score from 0 on (`scale` leaves it alone).
+        None is "xyz", with a note in the report where the third coordinate looks like a score.
     zeros: which zeros are missing: "joint", a joint at (0, 0, 0); or "body", a frame in which all
         of a body's joints are there, for clips that were centred on some joint.
-    left_out: for the report, the clips that the caller dropped: reason -> number.
+    strict: refuse the clips where any would be left out.
+    left_out, notes: for the report, the clips that the caller dropped, reason -> names, and what
+        else it has to say, a line each.
+
+    A clip that cannot be used is left out, of all views, and named in the report: it has no frame,
+    every joint of every frame is missing in one of its views, or no body is in all of its views.
+    That may happen to 5 % of the clips, or to one where there are fewer than 20, and not to all
+    clips of a split.
 
     The steps, in float64, for each clip, body and view:
     1. Coordinates times `scale`. A joint with a NaN, an infinity or all three coordinates 0 is
@@ -77,46 +90,70 @@ def prepare_arrays(
     Returns the counts of what was found. Raises InputError, before anything is written, for
     whatever does not fit together.
     """
+    out = as_path(out)
     require_free(out)
     table = check_table(labels, split, names, classes)
-    check_choice(coordinates, "coordinates", tuple(COORDINATES))
+    chosen = check_choice(coordinates or "xyz", "coordinates", tuple(COORDINATES))
     check_choice(zeros, "zeros", ("joint", "body"))
-    sources = check_views(views, table, coordinates, zeros)
+    sources = check_views(views, table, chosen, zeros)
     frames = check_count(frames, "frames")
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"scale is {scale!r}; give metres per unit, 0.001 for millimetres")
-    present, unmatched = _find_bodies(sources, table)
-    fullest = max(len(rows) for rows in present)
+    present, unusable, unmatched = _find_bodies(sources, table)
+    left_out = {why: list(dropped) for why, dropped in (left_out or {}).items()}
+    left_out |= by_reason(unusable, table)
+    if strict:
+        check_strict(left_out)
+    check_unusable(unusable, table)
+    fullest = max(len(rows) for rows in present.values())
     bodies = fullest if bodies is None else check_count(bodies, "bodies")
 
+    kept = table.keep(list(present))
     report = PrepareReport(
         out=str(out),
         frames=frames,
         bodies=bodies,
         classes=table.classes,
-        coordinates=coordinates,
-        left_out=dict(left_out or {}),
-        clips={key: table.split.count(key) for key in SPLITS},
-        per_class={key: table.per_class(key) for key in SPLITS},
+        coordinates=chosen,
+        left_out=left_out,
+        clips={key: kept.split.count(key) for key in SPLITS},
+        per_class={key: kept.per_class(key) for key in SPLITS},
         unmatched_bodies=unmatched,
-        surplus_bodies=sum(max(len(rows) - bodies, 0) for rows in present),
+        surplus_bodies=sum(max(len(rows) - bodies, 0) for rows in present.values()),
+        unpaired=[view.name for view in sources if not view.layout.mirror_pairs],
+        notes=[*notes, *([] if coordinates else _score_notes(sources))],
     )
     writer = StoreWriter(
         out,
-        name=name or Path(out).resolve().name,
+        name=name or out.resolve().name,
         layouts=[view.layout for view in sources],
         classes=table.classes,
         frames=frames,
         bodies=bodies,
         source=source,
-        coordinates=coordinates,
+        coordinates=chosen,
     )
+    with writer:
+        _write_clips(writer, sources, table, present, scale)
+        report.views = {view.name: view.report() for view in sources}
+        writer.finish(report.to_dict())
+    return report
+
+
+def _write_clips(
+    writer: StoreWriter,
+    views: list[View],
+    table: Table,
+    present: Mapping[int, np.ndarray],
+    scale: float,
+) -> None:
+    bodies, frames = writer.bodies, writer.frames
     # Overflow ends in infinities, which are refused below, not in warnings.
-    with writer, np.errstate(over="ignore", invalid="ignore"):
-        for clip, rows in enumerate(present):
-            rows = _most_moving(sources, clip, rows, bodies)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for clip, rows in present.items():
+            rows = _most_moving(views, clip, rows, bodies)
             prepared = {}
-            for view in sources:
+            for view in views:
                 xyz = np.zeros((bodies, frames, view.layout.num_joints, 3), np.float32)
                 xyz[: len(rows)] = view.clean(clip, rows, frames, scale)
                 if not np.isfinite(xyz).all():
@@ -127,31 +164,52 @@ def prepare_arrays(
                 prepared[view.name] = xyz
             mask = np.arange(bodies) < len(rows)
             writer.add(table.split[clip], prepared, mask, table.labels[clip], table.names[clip])
-        report.views = {view.name: view.report() for view in sources}
-        writer.finish(report.to_dict())
-    return report
 
 
-def _find_bodies(views: list[View], table: Table) -> tuple[list[np.ndarray], int]:
-    """The bodies of each clip that all its views have, and how many others only some have."""
-    found, unmatched = [], 0
+def _score_notes(views: list[View]) -> list[str]:
+    return [
+        f"the third coordinate of {view.name} lies in 0..1 and is 0 exactly where x and y are, as "
+        "a score does: if it is one, prepare again with coordinates xy_score"
+        for view in views
+        if looks_like_score(view.clips)
+    ]
+
+
+def _find_bodies(
+    views: list[View], table: Table
+) -> tuple[dict[int, np.ndarray], dict[int, Unusable], int]:
+    """The bodies that all views have, of each clip that can be used; why not, of each other; and
+    how many bodies of the former only some views have."""
+    found: dict[int, np.ndarray] = {}
+    unusable: dict[int, Unusable] = {}
+    unmatched = 0
     for clip in range(len(table.labels)):
-        present = np.stack([view.present(clip) for view in views])  # (views, M)
-        for view, bodies in zip(views, present, strict=True):
-            if not bodies.any():
-                raise InputError(
-                    f"{table.clip(clip)} has no body in view {view.name}: every joint of every "
-                    "frame is missing (NaN or 0); leave the clip out"
-                )
-        rows = np.nonzero(present.all(axis=0))[0]
+        present = [view.present(clip) for view in views]  # (M,) each
+        lacking = [view for view, bodies in zip(views, present, strict=True) if not bodies.any()]
+        if lacking:
+            unusable[clip] = _nobody(clip, lacking[0], table)
+            continue
+        rows = np.nonzero(np.all(present, axis=0))[0]
         if not len(rows):
-            raise InputError(
-                f"{table.clip(clip)} has no body that each of its views has; "
-                "leave the clip out, or order the bodies alike in all views"
-            )
-        unmatched += int(present.any(axis=0).sum()) - len(rows)
-        found.append(rows)
-    return found, unmatched
+            why = "no body that each of its views has"
+            message = f"{table.clip(clip)} has {why}; order the bodies alike in all views"
+            unusable[clip] = Unusable(why, message)
+            continue
+        unmatched += int(np.any(present, axis=0).sum()) - len(rows)
+        found[clip] = rows
+    return found, unusable, unmatched
+
+
+def _nobody(clip: int, view: View, table: Table) -> Unusable:
+    if not view.bodies(clip).shape[1]:
+        shape = np.shape(view.clips[clip])
+        message = f"{table.clip(clip)} in view {view.name} has no frame (shape {shape})"
+        return Unusable(f"no frame in view {view.name}", message)
+    why = f"no body in view {view.name}"
+    return Unusable(
+        why,
+        f"{table.clip(clip)} has {why}: every joint of every frame is missing (NaN or 0)",
+    )
 
 
 def _most_moving(views: list[View], clip: int, rows: np.ndarray, bodies: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from msclr.data.prepare.report import PrepareReport
 from msclr.data.store import SPLITS, require_free
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
+from msclr.paths import as_path
 
 BODIES, JOINTS = 2, 25
 _PARTS = {"train": "train", "val": "test"}  # our splits -> the file's
@@ -36,6 +37,7 @@ def prepare_ctrgcn(
     frames: int = 50,
     bodies: int | None = None,
     name: str | None = None,
+    strict: bool = False,
 ) -> PrepareReport:
     """Prepare a data set from an .npz file in the form of CTR-GCN.
 
@@ -56,9 +58,9 @@ def prepare_ctrgcn(
     that is damaged or holds something else.
     Source: github.com/Uason-Chen/CTR-GCN, data/ntu/seq_transformation.py and its feeder.
     """
+    out, file = as_path(out), as_path(file)
     require_free(out)
-    file = Path(file)
-    scratch = _existing_parent(Path(out))
+    scratch = _existing_parent(out)
     parts, labels, split, names = [], [], [], []
     with _open(file) as archive:
         _require_arrays(archive, file)
@@ -86,7 +88,9 @@ def prepare_ctrgcn(
         bodies=bodies,
         name=name,
         source=f"CTR-GCN file {file}",
+        coordinates="xyz",
         zeros="body",
+        strict=strict,
     )
 
 

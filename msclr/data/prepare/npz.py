@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from msclr.errors import InputError
+from msclr.paths import as_path
 
 _VIEW = "view/"
 _NEEDED = ("labels", "split", "offset")
@@ -35,7 +36,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
     Other arrays are left alone. The clips are slices of the view arrays, not copies. Raises
     InputError if the file cannot be read so; `prepare_arrays` checks what the arrays hold.
     """
-    path = Path(path)
+    path = as_path(path)
     arrays = _load(path)
     keys = [key for key in arrays if key.startswith(_VIEW)]
     missing = [key for key in _NEEDED if key not in arrays]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _PLAUSIBLE_REACH = (0.1, 10.0)  # metres from a body's centre to its furthest joint
+_MOST_HALVES = 3.0  # half images from the middle to the furthest joint
+_LEAST_SPAN = 0.02  # half images that all joints of all clips spread over
+_SHOWN = 5  # names in one line
 
 
 @dataclass
@@ -18,6 +22,8 @@ class ViewReport:
     trimmed_frames: frames at the ends of clips in which no body was seen, cut off
     reach: metres from the centre to the furthest joint, median over clips; of "xy_score" from the
         middle of the image, in halves of its width and height
+    span: of "xy_score", what all joints seen in all clips spread over, in x or y, whichever is
+        more, in the same halves; None of "xyz"
     """
 
     joints: int = 0
@@ -25,6 +31,7 @@ class ViewReport:
     never_seen: int = 0
     trimmed_frames: int = 0
     reach: float = 0.0
+    span: float | None = None
 
 
 @dataclass
@@ -35,7 +42,9 @@ class PrepareReport:
     unmatched_bodies: bodies dropped because one of the views of their clip lacks them
     surplus_bodies: bodies dropped because their clip has more than `bodies` of them
     coordinates: "xyz" or "xy_score"
-    left_out: clips that the source has and the data set has not: reason -> number
+    left_out: clips that the source has and the data set has not: reason -> their names
+    unpaired: layouts without a left-right pair of joints, which a flip therefore leaves as they are
+    notes: what the source of the clips has to say, a line each
     """
 
     out: str
@@ -48,7 +57,9 @@ class PrepareReport:
     unmatched_bodies: int = 0
     surplus_bodies: int = 0
     coordinates: str = "xyz"
-    left_out: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    unpaired: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as JSON can hold them, without what dataset.json says beside them."""
@@ -65,7 +76,10 @@ class PrepareReport:
             *self._class_lines(),
             *(self._view_line(name, view) for name, view in self.views.items()),
         ]
-        text += [f"{count:,} clips left out: {why}" for why, count in self.left_out.items()]
+        text += [
+            f"{len(names):,} left out: {why} ({some(names)})"
+            for why, names in self.left_out.items()
+        ]
         if self.unmatched_bodies:
             text.append(f"{self.unmatched_bodies:,} bodies dropped: one of their views lacks them")
         if self.surplus_bodies:
@@ -92,14 +106,14 @@ class PrepareReport:
         )
 
     def _notes(self) -> list[str]:
-        notes = []
-        low, high = _PLAUSIBLE_REACH
+        notes = [f"note: {note}" for note in self.notes]
         for name, view in self.views.items():
-            if self.coordinates == "xyz" and not low <= view.reach <= high:
-                notes.append(
-                    f"note: {view.reach:.3g} m is no size of a person: is {name} in metres? "
-                    "If not, prepare again with a scale (0.001 for millimetres)"
-                )
+            notes += self._unit_notes(name, view)
+        notes += [
+            f"note: {name} has no left-right pair of joints, so that a flip changes nothing; "
+            'name the pairs in its layout: flip = [["lhip", "rhip"], …]'
+            for name in self.unpaired
+        ]
         for split, counts in self.per_class.items():
             empty = [name for name, count in zip(self.classes, counts, strict=True) if not count]
             if self.clips[split] and empty:
@@ -108,3 +122,31 @@ class PrepareReport:
             if not self.clips[split]:
                 notes.append(f"note: {split} is empty")
         return notes
+
+    def _unit_notes(self, name: str, view: ViewReport) -> list[str]:
+        """What the coordinates of a view make doubtful."""
+        low, high = _PLAUSIBLE_REACH
+        notes = []
+        if self.coordinates == "xyz" and not low <= view.reach <= high:
+            notes.append(
+                f"note: {view.reach:.3g} m is no size of a person: is {name} in metres? "
+                "If not, prepare again with a scale (0.001 for millimetres)"
+            )
+        if self.coordinates == "xy_score" and view.reach > _MOST_HALVES:
+            notes.append(
+                f"note: {view.reach:.3g} half images from its middle is far outside: are x and y "
+                f"of {name} in pixels? They go from -1 to 1 within the image"
+            )
+        if view.span is not None and view.span < _LEAST_SPAN:
+            notes.append(
+                f"note: all joints of all clips of {name} lie within {view.span / 2:.2g} of the "
+                "image's width and height: are x and y normalised to 0..1? pyskl's form wants "
+                "pixels, the others -1 to 1 within the image"
+            )
+        return notes
+
+
+def some(names: Sequence[str]) -> str:
+    """A few of the names, and how many there are besides."""
+    shown = ", ".join(names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

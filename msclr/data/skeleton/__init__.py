@@ -7,8 +7,9 @@ The grammar, the same for the compiled reader (``csrc/skeleton_io``) and for the
     frame  = bodies line, then each body
     body   = id line of 10 fields, joints line (25), then 25 lines of 12 fields
 
-A line ends with a line feed or with the file. Fields are what ASCII white space separates, which
-may also lead and trail, a carriage return among it. Whole numbers are digits only; numbers are
+A UTF-8 byte-order mark before the file is skipped. A line ends with a line feed or with the file.
+Fields are what ASCII white space separates, which may also lead and trail, a carriage return among
+it. Whole numbers are digits only; numbers are
 
     [+-] ( digits [. [digits]] | . digits ) [ e [+-] digits ]   or   [+-] ( nan | inf | infinity )
 

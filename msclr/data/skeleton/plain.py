@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import NamedTuple, NoReturn
 
@@ -99,7 +100,7 @@ class _Lines:
     """The lines of a file in turn; refuses what breaks the grammar, with name and line number."""
 
     def __init__(self, data: bytes, name: str) -> None:
-        self._lines = data.split(b"\n")
+        self._lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
         if not self._lines[-1]:  # what follows the last line feed is no line
             self._lines.pop()
         self._name = name

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
+from pathlib import Path
 
 from msclr.errors import InputError
+from msclr.paths import as_path
 
 from . import plain
 from .clip import Skeleton, id_array
@@ -21,6 +24,9 @@ try:
 except ImportError as error:
     native = None
     logger.debug(".skeleton files are read in Python, the compiled reader is not here: %s", error)
+
+Named = str | os.PathLike[str]  # a file as the caller names it, and so do messages
+Outcome = Skeleton | InputError
 
 _BATCH = 16  # files that a thread reads before others learn of it: one takes it but 0.1 ms
 
@@ -73,37 +79,47 @@ def read_skeletons(
             else it is raised, which ends the reading.
         pixels: as in `read_skeleton`.
     """
-    threads = threads or os.cpu_count() or 1
+    # Here and not in the generator, which begins when it is first asked for a clip: the working
+    # folder may be another one by then.
+    read = partial(_read, pixels=pixels, folder=Path.cwd())
+    return _in_order(paths, read, threads or os.cpu_count() or 1, keep_going)
+
+
+def _in_order(
+    paths: Iterable[Named], read: Callable[[list[Named]], list[Outcome]], threads: int, go_on: bool
+) -> Iterator[Outcome]:
     remaining = iter(paths)
     batches = iter(lambda: list(islice(remaining, _BATCH)), [])
     with ThreadPoolExecutor(threads) as pool:
-        ahead = deque(pool.submit(_read, batch, pixels) for batch in islice(batches, 2 * threads))
+        ahead = deque(pool.submit(read, batch) for batch in islice(batches, 2 * threads))
         while ahead:
             for clip in ahead.popleft().result():
-                if isinstance(clip, InputError) and not keep_going:
+                if isinstance(clip, InputError) and not go_on:
                     raise clip
                 yield clip
-            ahead.extend(pool.submit(_read, batch, pixels) for batch in islice(batches, 1))
+            ahead.extend(pool.submit(read, batch) for batch in islice(batches, 1))
 
 
-def _read(paths: list[str | os.PathLike[str]], pixels: bool) -> list[Skeleton | InputError]:
+def _read(paths: list[Named], pixels: bool, folder: Path = Path()) -> list[Outcome]:
+    """The clips in `paths`, taken from `folder` where they are relative."""
+    places = [folder / as_path(path) for path in paths]
     if native is None:
-        return [_read_in_python(path, pixels) for path in paths]
-    results = native.read([os.fsencode(path) for path in paths], pixels)
+        named = zip(places, paths, strict=True)
+        return [_read_in_python(place, path, pixels) for place, path in named]
+    results = native.read([os.fsencode(place) for place in places], pixels)
     return [_clip(result, path) for result, path in zip(results, paths, strict=True)]
 
 
-def _read_in_python(path: str | os.PathLike[str], pixels: bool) -> Skeleton | InputError:
+def _read_in_python(place: Path, path: Named, pixels: bool) -> Outcome:
     try:
-        with open(path, "rb") as file:
-            return plain.parse(file.read(), os.fsdecode(path), pixels)
+        return plain.parse(place.read_bytes(), os.fsdecode(path), pixels)
     except OSError as error:
         return _clip(error.errno, path)
     except InputError as error:
         return error
 
 
-def _clip(result: tuple | str | int, path: str | os.PathLike[str]) -> Skeleton | InputError:
+def _clip(result: tuple | str | int, path: Named) -> Outcome:
     """A clip out of the compiled reader's arrays, its refusal or the system's error number."""
     if isinstance(result, str):
         return InputError(f"{os.fsdecode(path)}:{result}")

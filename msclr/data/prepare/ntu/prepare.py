@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from msclr import layouts as layout_registry
 from msclr.data.prepare._inputs import check_count
+from msclr.data.prepare._left_out import MOST_LEFT_OUT
 from msclr.data.prepare.ntu.bodies import BodyRules
 from msclr.data.prepare.ntu.chunks import ChunkReport, load_chunk
 from msclr.data.prepare.ntu.clips import Settings
@@ -29,9 +29,9 @@ from msclr.data.prepare.ntu.workers import make_chunks
 from msclr.data.store import SPLITS, StoreWriter, require_free
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
+from msclr.paths import as_path
 
 KINECT = "kinectv2_25"
-MOST_CORRUPT = 0.05  # share of the clips; more are no accident
 
 
 def prepare_ntu(
@@ -89,6 +89,7 @@ def prepare_ntu(
     Returns the counts of what was found. Raises InputError for whatever does not fit together, and
     where more than 5 % of the clips are corrupt; fewer are left out and listed in the report.
     """
+    out = as_path(out)
     require_free(out)
     check_protocol(dataset, protocol)
     settings = _settings(frames, bodies, rules, poses or {}, absent_poses, derive)
@@ -101,6 +102,7 @@ def prepare_ntu(
         dataset=dataset,
         protocol=protocol,
         derived=list(settings.derived),
+        unpaired=[name for name, layout in settings.layouts.items() if not layout.mirror_pairs],
     )
     clips = _select(find_clips(skeletons), report)
     if not any(split_of(parse_name(c.name), dataset, protocol) == "train" for c in clips):
@@ -108,7 +110,7 @@ def prepare_ntu(
             f"none of the {len(clips):,} clips found trains in {dataset} {protocol}; "
             "give the whole data set's folders, or another protocol"
         )
-    path = Path(out).resolve()
+    path = out.resolve()
     work = WorkFolder(path, clips, settings)
     try:
         _make_chunks(work, settings, len(clips), workers, on_clip)
@@ -191,11 +193,11 @@ def _make_chunks(work: WorkFolder, settings: Settings, clips: int, workers: int,
         nonlocal done
         done += report.clips
         corrupt.extend(report.corrupt)
-        if len(corrupt) > MOST_CORRUPT * clips:
+        if len(corrupt) > MOST_LEFT_OUT * clips:
             shown = "; ".join(faults(sorted(corrupt)[:3]))
             raise InputError(
                 f"{len(corrupt):,} of {clips:,} clips are corrupt, more than "
-                f"{MOST_CORRUPT:.0%}: {shown}; get the files anew"
+                f"{MOST_LEFT_OUT:.0%}: {shown}; get the files anew"
             )
         if on_clip is not None:
             on_clip(done, clips)

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 
 from msclr.data.prepare.ntu.bodies import BodyCounts
 from msclr.data.prepare.ntu.names import ACTIONS, PUBLISHED, SETUPS, ClipName, parse_name
-from msclr.data.prepare.report import PrepareReport
-
-_SHOWN = 5  # names in one line
+from msclr.data.prepare.report import PrepareReport, some
 
 
 @dataclass
@@ -89,9 +87,9 @@ class NtuReport(PrepareReport):
             lines.append(f"{len(self.corrupt):,} skipped: corrupt")
             lines += [f"  {fault}" for fault in faults(self.corrupt)]
         if self.empty:
-            lines.append(f"{len(self.empty):,} skipped: nobody in them ({_some(self.empty)})")
+            lines.append(f"{len(self.empty):,} skipped: nobody in them ({some(self.empty)})")
         for layout, names in self.no_poses.items():
-            lines.append(f"{len(names):,} skipped: no poses under {layout} ({_some(names)})")
+            lines.append(f"{len(names):,} skipped: no poses under {layout} ({some(names)})")
         for layout, count in self.absent_views.items():
             if count:
                 lines.append(f"{count:,} bodies kept, 0 under {layout}: it has no poses of them")
@@ -128,10 +126,6 @@ def absent_groups(names: Iterable[str], dataset: str) -> dict[str, list[int]]:
         there = {name[ClipName._fields.index(kind)] for name in parsed}
         groups[f"{kind}s"] = [number for number in range(1, most + 1) if number not in there]
     return groups
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from msclr.data.skeleton import Skeleton, parse_skeleton, read_skeleton
 from msclr.errors import InputError
+from msclr.paths import as_path
 
 _ENDING = ".skeleton"
 NO_FILE = -1, -1  # the stamp of a folder, a pipe or a link that leads nowhere
@@ -50,14 +51,15 @@ def find_clips(skeletons: str | os.PathLike | Iterable[str | os.PathLike]) -> li
     """All clips in a folder and its subfolders, in a .zip, or in several of them, sorted by name.
 
     Links to folders are not followed, and zips within a folder are not opened.
-    Clips are the files named SsssCcccPpppRrrrAaaa.skeleton. Raises InputError where a source is
+    Clips are the files named SsssCcccPpppRrrrAaaa.skeleton, a folder before it with either slash.
+    Raises InputError where a source is
     neither, cannot be read or holds none, and where a clip is there twice.
     """
     sources = [skeletons] if isinstance(skeletons, str | os.PathLike) else list(skeletons)
     if not sources:
         raise InputError("there is no folder of skeletons; give at least one folder or .zip file")
     found: list[ClipFile] = []
-    for source in map(Path, sources):
+    for source in (as_path(source).absolute() for source in sources):
         clips = _in_folder(source) if source.is_dir() else _in_zip(source)
         if not clips:
             raise InputError(
@@ -79,7 +81,7 @@ def _in_folder(folder: Path) -> list[ClipFile]:
         try:
             with os.scandir(left.pop()) as entries:
                 for entry in entries:
-                    if match := _NAME.fullmatch(entry.name):
+                    if match := _NAME.fullmatch(_last_part(entry.name)):
                         stamp = NO_FILE
                         if entry.is_file():
                             state = entry.stat()
@@ -104,10 +106,16 @@ def _in_zip(path: Path) -> list[ClipFile]:
         raise InputError(f"{path} is no folder and no .zip that can be read ({error})") from None
     clips = []
     for member in members:
-        if match := _NAME.fullmatch(member.filename.rpartition("/")[2]):
+        if match := _NAME.fullmatch(_last_part(member.filename)):
             stamp = member.file_size, member.CRC
             clips.append(ClipFile(match[1], os.fspath(path), member.filename, stamp))
     return clips
+
+
+def _last_part(name: str) -> str:
+    """Of a path with either slash: some zips of Windows hold backslashes, and so do the names of
+    files that were unpacked from them elsewhere."""
+    return name.replace("\\", "/").rpartition("/")[2]
 
 
 class ClipReader:

@@ -49,7 +49,7 @@ class WorkFolder:
             if self._read_key() != self._key:
                 shutil.rmtree(self.path, ignore_errors=True)
                 self.path.mkdir(parents=True, exist_ok=True)
-                (self.path / _KEY).write_text(self._key)
+                (self.path / _KEY).write_text(self._key, encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"cannot write to {self.path.parent}: {error.strerror}; choose another folder"
@@ -80,7 +80,7 @@ class WorkFolder:
 
     def _read_key(self) -> str:
         try:
-            return (self.path / _KEY).read_text()
+            return (self.path / _KEY).read_text(encoding="utf-8")
         except FileNotFoundError:
             return ""
 

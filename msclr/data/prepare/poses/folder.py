@@ -14,6 +14,7 @@ from msclr.data.prepare.poses.files import SUFFIXES, PoseFile, read_pose_file
 from msclr.data.prepare.poses.people import follow_people
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
+from msclr.paths import as_path
 
 # Metres: the median bone of the shipped layouts is 0.1 to 0.4 m long on a person.
 _PLAUSIBLE_BONE = (0.03, 1.5)
@@ -37,7 +38,8 @@ class PoseFolder:
     def __init__(self, folder: str | os.PathLike[str], layout: Layout, scale: float = 0.001):
         if not 0 < scale < float("inf"):
             raise InputError(f"the scale of poses is {scale}; wanted metres per unit, above 0")
-        self.folder, self.layout, self.scale = Path(folder), layout, float(scale)
+        self.folder = as_path(folder).absolute()  # read from later, from wherever that may be
+        self.layout, self.scale = layout, float(scale)
         self._files = _find(self.folder)
 
     def names(self) -> set[str]:

@@ -26,6 +26,7 @@ _PARTS = {
     "residual.bn": "residual.1",
 }
 _BLOCK = re.compile(r"gcn\.(\d+)\.(.+)")
+_KINDS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def st_gcn_names(theirs: Mapping[str, Tensor]) -> dict[str, str]:
@@ -57,7 +58,8 @@ def _st_gcn_name(name: str) -> str | None:
     if rest in ("gcn.A", "gcn.PA"):  # the graph is the same in every block
         return "A" if rest == "gcn.A" else f"edge_importance.{block}"
     part, _, kind = rest.rpartition(".")
-    return f"st_gcn_networks.{block}.{_PARTS[part]}.{kind}" if part in _PARTS else None
+    known = part in _PARTS and kind in _KINDS
+    return f"st_gcn_networks.{block}.{_PARTS[part]}.{kind}" if known else None
 
 
 def _difference(theirs: Mapping[str, Tensor], i: int) -> str | None:
@@ -76,6 +78,9 @@ def _difference(theirs: Mapping[str, Tensor], i: int) -> str | None:
         return "convolves after it has added up the neighbours (gcn_conv_pos='post')"
     if not torch.equal(graph, theirs["gcn.0.gcn.A"]):
         return "has another graph than block 0 (gcn_adaptive='init', as ST-GCN++)"
+    for name in rest:
+        if _st_gcn_name(block + name) is None:
+            return f"has {block + name!r}"
     if importance is not None and not _is_importance(importance, graph):
         return "adds to its graph (gcn_adaptive='offset')"
     return None
