@@ -149,9 +149,9 @@ def test_every_layer_is_looked_at():
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("msclr.kernels.graph_conv.op", "from msclr.errors import InputError"),
-        ("msclr.kernels.graph_conv.op", "import numpy"),
-        ("msclr.kernels.graph_conv.op", "from ...layouts import get"),
+        ("msclr.kernels.graph_conv.operator", "from msclr.errors import InputError"),
+        ("msclr.kernels.graph_conv.operator", "import numpy"),
+        ("msclr.kernels.graph_conv.operator", "from ...layouts import get"),
         ("msclr.nn.stgcn", "from kernels import info_nce"),
         ("msclr.nn.stgcn", "from msclr.kernels.graph_conv import masked_graph_conv"),
         ("msclr.nn.stgcn", "import msclr.kernels.graph_conv"),
@@ -184,8 +184,11 @@ def test_a_planted_violation_is_caught(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("msclr.kernels.graph_conv.op", "import math, torch, triton\nfrom . import reference"),
-        ("msclr.kernels.graph_conv.op", "from msclr.kernels._backend import load_library"),
+        (
+            "msclr.kernels.graph_conv.operator",
+            "import math, torch, triton\nfrom . import reference",
+        ),
+        ("msclr.kernels.graph_conv.operator", "from msclr.kernels._backend import load_library"),
         ("msclr.nn.stgcn", "from msclr import kernels\nfrom msclr.kernels import info_nce"),
         ("msclr.layouts.registry", "from msclr.errors import InputError\nfrom . import layout"),
         ("msclr.layouts.__init__", "from .registry import get"),
@@ -199,6 +202,30 @@ def test_a_planted_violation_is_caught(module, source):
 )
 def test_what_is_allowed_passes(module, source):
     assert violations(module, source, {"info_nce"}) == []
+
+
+OPERATORS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/operator.py"))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_two_steps_lead_from_a_public_function_to_each_kernel(name):
+    """The function calls the operator, whose file names the code of each backend."""
+    folder = ROOT / "kernels" / name
+    public, declared = (
+        (folder / file).read_text(encoding="utf-8") for file in ("__init__.py", "operator.py")
+    )
+    assert re.search(r"\boperator\.\w+\(backend, ", public)
+    for backend, file in re.findall(r"(\w+)=torch\.ops\.msclr\.\w+,  # (\S+)", declared):
+        code = ROOT / file if "/" in file else folder / file
+        assert code.is_file(), f"{backend} of {name}: there is no {file}"
+        assert str(code.relative_to(ROOT)) in public, f"{name}'s docstring does not name {file}"
+    assert "cpu=torch.ops.msclr." in declared and "triton=torch.ops.msclr." in declared
+
+
+def test_a_schema_is_written_once():
+    """In Python; C++ implements it."""
+    sources = [p for p in (ROOT / "csrc").rglob("*.*") if p.suffix in (".cpp", ".cu", ".h")]
+    assert OPERATORS and not [p for p in sources if "m.def(" in p.read_text(encoding="utf-8")]
 
 
 def test_every_folder_of_modules_is_a_package():
