@@ -1,0 +1,19 @@
+// The inner loops of the temporal convolution, for one instruction set: see simd.h, which is
+// included here, for what must be defined before.
+
+#include "../../common/simd.h"
+#include "norm_loops.h"
+#include "product_loops.h"
+
+template <class S>
+constexpr Kernels<S> kKernels = {
+    .lanes = kLanes<S>,
+    .panel = kPanel * kLanes<S>,
+    .height = kHeight<kPanel>,
+    .normalize = &normalize<S>,
+    .combine = &combine<S>,
+    .finish = &finish<S>,
+    .finish_gradient = &finish_gradient<S>,
+    .convolve = &convolve<S>,
+    .product_add = &product_add<S>,
+};
