@@ -21,6 +21,7 @@
 #include "arguments.h"
 #include "cpu/direct.h"
 #include "cpu/direct_backward.h"
+#include "cpu/spectral.h"
 
 namespace {
 
@@ -33,13 +34,27 @@ void in_ranges(int64_t count, const F& body) {
   torch::stable::parallel_for(0, count, 1, body);
 }
 
-template <class S>
-std::vector<Tile> tiles_of(const Shape& shape, int64_t width) {
-  std::vector<Tile> tiles;
-  for (const Segment& segment : shape.segments)
-    add_tiles(segment, shape.stride, width * sizeof(S), tiles);
-  return tiles;
+bool is_spectral(const Shape& shape, const Segment& segment) {
+  static const int64_t least = std::getenv("LEAST") ? atoi(std::getenv("LEAST")) : 32;
+  return shape.stride == 1 && segment.frames >= 9 && shape.c_in >= least && shape.c_out >= least;
 }
+
+// The work of a call: tiles for the one algorithm, chunks for the other.
+struct Work {
+  std::vector<Tile> tiles;
+  std::vector<Chunk> chunks;
+
+  template <class S>
+  static Work of(const Shape& shape, int64_t width, S*) {
+    Work work;
+    for (const Segment& segment : shape.segments)
+      if (std::is_same_v<S, float> && is_spectral(shape, segment))
+        add_chunks(segment, chunk_windows<S>(), work.chunks);
+      else
+        add_tiles(segment, shape.stride, width * sizeof(S), work.tiles);
+    return work;
+  }
+};
 
 // The first `columns` of each row of `width`.
 void assign_sums(const Tensor& to, const std::vector<double>& sums, int64_t width) {
@@ -48,24 +63,51 @@ void assign_sums(const Tensor& to, const std::vector<double>& sums, int64_t widt
 }
 
 template <class S>
-void forward(const Shape& shape, const Matrix<S>& x, const Norm<S>& norm, const Tensor& weight,
-             const Tensor& bias, const Matrix<S>& y, const Tensor& statistics) {
-  const std::vector<S> weights = values<S>(weight, "weight"), biases = padded<S>(bias, "bias");
-  const auto packed = pack_taps<S>({weights.data(), shape.c_in, shape.c_out, false});
-  const int64_t width = biases.size();
-  const std::vector<Tile> tiles = tiles_of<S>(shape, norm.scale.size());
-  TileSums sums(tiles.size(), 2 * width);
+void forward_tiles(const Forward<S>& to, const std::vector<Tile>& tiles, Lazy<Packed<S>>& taps,
+                   std::vector<double>& total) {
+  if (tiles.empty()) return;
+  const Panels<S>& packed = taps.get([&] { return pack_taps(to.weights); });
+  TileSums sums(tiles.size(), total.size());
   in_ranges(tiles.size(), [&](int64_t first, int64_t last) {
-    DirectForward<S> direct(x, norm, packed, biases, shape.stride, y, tiles);
-    std::vector<S> of_tile(2 * width, S(0));
+    DirectForward<S> direct(to, packed, tiles);
+    std::vector<S> of_tile(total.size(), S(0));
     for (int64_t i = first; i < last; ++i) {
       direct.run(tiles[i], of_tile.data());
       sums.take(i, of_tile.data());
     }
   });
-  std::vector<double> total(2 * width, 0.0);
   sums.add_to(total);
-  assign_sums(statistics, total, width);
+}
+
+template <class S>
+void forward_chunks(const Forward<S>& to, const std::vector<Chunk>& chunks, Lazy<Packed<S>>& taps,
+                    std::vector<double>& total) {
+  if (chunks.empty()) return;
+  const Packed<S> slots = pack_slots(to.weights);
+  TileSums sums(chunks.size(), total.size());
+  in_ranges(chunks.size(), [&](int64_t first, int64_t last) {
+    SpectralForward<S> spectral(to, slots, taps);
+    std::vector<S> of_chunk(total.size(), S(0));
+    for (int64_t i = first; i < last; ++i) {
+      spectral.run(chunks[i], of_chunk.data());
+      sums.take(i, of_chunk.data());
+    }
+  });
+  sums.add_to(total);
+}
+
+template <class S>
+void forward(const Shape& shape, const Matrix<S>& x, const Norm<S>& norm, const Tensor& weight,
+             const Tensor& bias, const Matrix<S>& y, const Tensor& statistics) {
+  const std::vector<S> weights = values<S>(weight, "weight"), biases = padded<S>(bias, "bias");
+  const Forward<S> to{x, norm, {weights.data(), shape.c_in, shape.c_out, false},
+                      biases, shape.stride, y};
+  const Work work = Work::of<S>(shape, norm.scale.size(), nullptr);
+  Lazy<Packed<S>> taps;
+  std::vector<double> total(2 * biases.size(), 0.0);
+  forward_tiles(to, work.tiles, taps, total);
+  if constexpr (std::is_same_v<S, float>) forward_chunks(to, work.chunks, taps, total);
+  assign_sums(statistics, total, biases.size());
 }
 
 // Each share has a copy of the weights' gradient, which takes time of its own. Their number must
@@ -89,7 +131,8 @@ void backward(const Shape& shape, const OutputGradient<S>& g, const Matrix<S>& x
   const Matrix<S> e(out.e);
   const Backward<S> to{g, x, norm, shape.stride, want_x ? &e : nullptr, want_weight};
   const int64_t x_width = norm.scale.size();
-  const std::vector<Tile> tiles = tiles_of<S>(shape, x_width + g.width);
+  std::vector<Tile> tiles;
+  for (const Segment& segment : shape.segments) add_tiles(segment, shape.stride, (x_width + g.width) * sizeof(S), tiles);
   const int64_t shares = share_count(shape, tiles.size());
   TileSums e_sums(tiles.size(), 2 * x_width), g_sums(tiles.size(), g.width);
   std::vector<WeightSums<S>> w_sums(want_weight ? shares : 0, {shape.c_in, g.width});

@@ -75,38 +75,45 @@ class Source {
   Buffer<S> buffer_;
 };
 
+// What the forward pass needs, and where it goes.
+template <class S>
+struct Forward {
+  const Matrix<S>& x;
+  const Norm<S>& norm;
+  Weights<S> weights;
+  const std::vector<S>& bias;
+  int64_t stride;
+  const Matrix<S>& y;
+};
+
 template <class S>
 class DirectForward {
  public:
-  DirectForward(const Matrix<S>& x, const Norm<S>& norm, const Panels<S>& weights,
-                const std::vector<S>& bias, int64_t stride, const Matrix<S>& y,
-                const std::vector<Tile>& tiles)
-      : source_(x, norm, stride, tiles),
-        weights_(weights),
-        bias_(bias),
-        y_(y),
-        width_(bias.size()),
+  DirectForward(const Forward<S>& to, const Panels<S>& taps, const std::vector<Tile>& tiles)
+      : to_(to),
+        taps_(taps),
+        source_(to.x, to.norm, to.stride, tiles),
+        width_(to.bias.size()),
         rows_(most_rows(tiles, 0) * width_) {}
 
   // Adds to `sums` (2, width).
   void run(const Tile& tile, S* sums) {
     source_.read(tile);
-    kernels<S>().convolve(source_.taps(tile), tile.frames, tile.joints, source_.width(), weights_,
+    kernels<S>().convolve(source_.taps(tile), tile.frames, tile.joints, source_.width(), taps_,
                           {rows_.get(), width_});
     const Frames frames{tile.start, tile.frames, 1, tile.segment->out_frames};
     each_part(tile, frames, y_row(tile), width_, [&](const Part& part, int64_t place) {
       const RowsAt<S> rows{rows_.get() + place * width_, width_};
-      kernels<S>().finish(part.count, width_, {rows.data, width_}, bias_.data(),
-                          y_.target(part, rows), {sums, width_});
-      y_.write(part, rows);
+      kernels<S>().finish(part.count, width_, {rows.data, width_}, to_.bias.data(),
+                          to_.y.target(part, rows), {sums, width_});
+      to_.y.write(part, rows);
     });
   }
 
  private:
+  const Forward<S>& to_;
+  const Panels<S>& taps_;
   Source<S> source_;
-  const Panels<S>& weights_;
-  const std::vector<S>& bias_;
-  const Matrix<S>& y_;
   int64_t width_;
   Buffer<S> rows_;
 };

@@ -4,6 +4,7 @@
 #include "../../common/simd.h"
 #include "norm_loops.h"
 #include "product_loops.h"
+#include "spectrum_loops.h"
 
 template <class S>
 constexpr Kernels<S> kKernels = {
@@ -16,4 +17,14 @@ constexpr Kernels<S> kKernels = {
     .finish_gradient = &finish_gradient<S>,
     .convolve = &convolve<S>,
     .product_add = &product_add<S>,
+};
+
+template <class S>
+constexpr SpectralKernels<S> kSpectralKernels = {
+    .analyze = &analyze<S, kHalf>,
+    .analyze_block = &analyze<S, kLength / 2>,
+    .synthesize = &synthesize<S>,
+    .analyze_taps = &analyze_taps<S>,
+    .synthesize_taps = &synthesize_taps<S>,
+    .multiply = &multiply_slots<S>,
 };

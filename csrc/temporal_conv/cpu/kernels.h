@@ -1,7 +1,7 @@
 #pragma once
 // The inner loops for this processor's instruction set.
 
-#include <cmath>
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -49,6 +49,13 @@ struct Panels {
   }
 };
 
+// The spectral form, see spectral.h: a transform's length, how many products it leaves, and how far
+// to each side of a window's middle frames come out.
+constexpr int kLength = 18, kSlots = 26, kHalf = 7;
+
+// The first of the three slots of a frequency 1 .. 8; 0 and 9 have slots 0 and 1.
+constexpr int slot_of(int frequency) { return 2 + 3 * (frequency - 1); }
+
 template <class S>
 struct Kernels {
   int64_t lanes;   // numbers of a vector: widths of rows are multiples of it
@@ -72,6 +79,19 @@ struct Kernels {
   void (*product_add)(int64_t, int64_t, int64_t, Strided<S>, const S*, int64_t, S*, int64_t);
 };
 
+// Those of the spectral form. In rows of slots and frames the stride is from one to the next.
+template <class S>
+struct SpectralKernels {
+  // width, frames -7 .. 7 or -9 .. 8, slots
+  bool (*analyze)(int64_t, RowsAt<const S>, RowsAt<S>);
+  bool (*analyze_block)(int64_t, RowsAt<const S>, RowsAt<S>);
+  void (*synthesize)(int64_t, RowsAt<const S>, RowsAt<S>);  // width, slots, frames -7 .. 7
+  void (*analyze_taps)(int64_t, RowsAt<const S>, RowsAt<S>);     // width, taps, slots
+  void (*synthesize_taps)(int64_t, RowsAt<const S>, RowsAt<S>);  // width, slots, taps
+  // rows, x, distance of its slots, weights, column, y, distance of its slots
+  void (*multiply)(int64_t, RowsAt<const S>, int64_t, const Panels<S>&, int64_t, S*, int64_t);
+};
+
 #define SIMD_KERNELS "../temporal_conv/cpu/inner_loops.h"
 #include "../../common/simd_targets.h"
 #undef SIMD_KERNELS
@@ -79,6 +99,11 @@ struct Kernels {
 template <class S>
 const Kernels<S>& kernels() {
   return SIMD_CHOOSE(kKernels<S>);
+}
+
+template <class S>
+const SpectralKernels<S>& spectral_kernels() {
+  return SIMD_CHOOSE(kSpectralKernels<S>);
 }
 
 }  // namespace msclr::temporal_conv_cpu
