@@ -10,7 +10,6 @@ template <class S>
 constexpr Kernels<S> kKernels = {
     .lanes = kLanes<S>,
     .panel = kPanel * kLanes<S>,
-    .height = kHeight<kPanel>,
     .normalize = &normalize<S>,
     .combine = &combine<S>,
     .finish = &finish<S>,
@@ -21,6 +20,8 @@ constexpr Kernels<S> kKernels = {
 
 template <class S>
 constexpr SpectralKernels<S> kSpectralKernels = {
+    .panel = kWidePanel * kLanes<S>,
+    .height = kHeight<kWidePanel>,
     .analyze = &analyze<S, kHalf>,
     .analyze_block = &analyze<S, kLength / 2>,
     .synthesize = &synthesize<S>,

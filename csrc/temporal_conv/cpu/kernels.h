@@ -58,9 +58,8 @@ constexpr int slot_of(int frequency) { return 2 + 3 * (frequency - 1); }
 
 template <class S>
 struct Kernels {
-  int64_t lanes;   // numbers of a vector: widths of rows are multiples of it
-  int64_t panel;   // columns of a full panel
-  int64_t height;  // rows of a full block
+  int64_t lanes;  // numbers of a vector: widths of rows are multiples of it
+  int64_t panel;  // columns of a full panel
 
   // rows, width, x, scale, shift, a:  a = relu(x * scale + shift)
   void (*normalize)(int64_t, int64_t, RowsAt<const S>, const S*, const S*, RowsAt<S>);
@@ -82,14 +81,16 @@ struct Kernels {
 // Those of the spectral form. In rows of slots and frames the stride is from one to the next.
 template <class S>
 struct SpectralKernels {
+  int64_t panel;   // columns of a full panel
+  int64_t height;  // rows of a full block
   // width, frames -7 .. 7 or -9 .. 8, slots
   bool (*analyze)(int64_t, RowsAt<const S>, RowsAt<S>);
   bool (*analyze_block)(int64_t, RowsAt<const S>, RowsAt<S>);
   void (*synthesize)(int64_t, RowsAt<const S>, RowsAt<S>);  // width, slots, frames -7 .. 7
   void (*analyze_taps)(int64_t, RowsAt<const S>, RowsAt<S>);     // width, taps, slots
   void (*synthesize_taps)(int64_t, RowsAt<const S>, RowsAt<S>);  // width, slots, taps
-  // rows, x, distance of its slots, weights, column, y, distance of its slots
-  void (*multiply)(int64_t, RowsAt<const S>, int64_t, const Panels<S>&, int64_t, S*, int64_t);
+  // rows, x, distance of its slots, weights, column, y (rows, slots, width of the panel)
+  void (*multiply)(int64_t, RowsAt<const S>, int64_t, const Panels<S>&, int64_t, S*);
 };
 
 #define SIMD_KERNELS "../temporal_conv/cpu/inner_loops.h"

@@ -7,9 +7,9 @@ constexpr int kPanel = 2;
 // Rows of a block whose sums fill the registers, beside NR vectors of weights and one factor. One
 // vector alone does not need all registers; 16 rows divide the usual widths.
 template <int NR>
-constexpr int kHeight = NR == 1    ? (SIMD_REGISTERS == 32 ? 16 : 8)
-                        : NR == 2 ? (SIMD_REGISTERS == 32 ? 14 : 6)
-                                  : 0;
+constexpr int kHeight = NR > 1               ? (SIMD_REGISTERS - NR - 1) / NR
+                        : SIMD_REGISTERS == 32 ? 16
+                                               : 8;
 
 // f(first row, std::integral_constant<int, rows>): blocks of the most rows that still fit.
 template <int NR, class F>

@@ -24,8 +24,9 @@ namespace msclr::temporal_conv_cpu {
 // products, and each weight is read once a chunk.
 template <class S>
 int64_t chunk_windows() {
-  constexpr int64_t kMost = 56;
-  return kMost / kernels<S>().height * kernels<S>().height;
+  constexpr int64_t kMost = 96;
+  const int64_t height = spectral_kernels<S>().height;
+  return kMost / height * height;
 }
 
 // The widths of rows that are read at many places at once: not of a large power of two, for those
@@ -39,7 +40,7 @@ int64_t spread(int64_t width) {
 // The matrices of the slots.
 template <class S>
 Packed<S> pack_slots(const Weights<S>& weights) {
-  Packed<S> packed(kSlots, weights.depth(), weights.columns());
+  Packed<S> packed(kSlots, weights.depth(), weights.columns(), spectral_kernels<S>().panel);
   each_taps<S>(weights, packed, [&](int64_t i, int64_t column, int64_t width, S* taps) {
     const int64_t flip = weights.transpose ? -1 : 1;  // the taps the other way round
     spectral_kernels<S>().analyze_taps(
@@ -70,7 +71,7 @@ class Products {
  public:
   explicit Products(const Panels<S>& weights)
       : weights_(weights),
-        products_(chunk_windows<S>(), weights.widest),
+        products_(chunk_windows<S>() * kSlots * weights.widest),
         frames_((2 * kHalf + 1) * weights.widest) {}
 
   // f(column, i, rows of frames -kHalf .. kHalf) for every panel and window.
@@ -78,12 +79,10 @@ class Products {
   void run(int64_t windows, RowsAt<const S> x, int64_t slot_distance, const F& f) const {
     for (int64_t column = 0; column < weights_.columns; column += weights_.widest) {
       const int64_t width = weights_.width(column);
-      S* to = products_.window(0).data;
-      spectral_kernels<S>().multiply(windows, x, slot_distance, weights_, column, to,
-                                     products_.slot_distance());
+      spectral_kernels<S>().multiply(windows, x, slot_distance, weights_, column, products_.get());
       for (int64_t i = 0; i < windows; ++i) {
-        spectral_kernels<S>().synthesize(width, {to + i * width, products_.slot_distance()},
-                                         {frames_.get(), width});
+        spectral_kernels<S>().synthesize(
+            width, {products_.get() + i * kSlots * width, width}, {frames_.get(), width});
         f(column, i, RowsAt<S>{frames_.get(), width});
       }
     }
@@ -91,8 +90,7 @@ class Products {
 
  private:
   const Panels<S>& weights_;
-  Slots<S> products_;
-  Buffer<S> frames_;
+  Buffer<S> products_, frames_;
 };
 
 // Which rows of the tensor a window's own frames are.

@@ -172,21 +172,53 @@ SIMD_TARGET void synthesize_taps(int64_t width, RowsAt<const S> slots, RowsAt<S>
   }
 }
 
-// A panel of the product of each slot's rows with its weights.
+// Panels of the spectral form are as wide as leaves enough rows a block: their weights come from
+// beyond the second-level cache, and are read once for all rows.
+constexpr int kWidePanel = SIMD_REGISTERS == 32 ? 4 : 2;
+
+// A panel of the product of each slot's rows with its weights, y (rows, slots, width). Neither rows
+// nor weights stay in the caches next to the processor, and both are read where it does not foresee
+// it: while one block is multiplied the rows of the next are fetched, and its part of the weights of
+// the next slot, which follow in memory.
+template <class S, int NR>
+SIMD_TARGET void multiply_panel(int64_t rows, RowsAt<const S> x, int64_t x_slot,
+                                const Panels<S>& weights, int64_t column, S* y) {
+  constexpr int64_t kWidth = NR * kLanes<S>, kLine = 64 / sizeof(S);
+  const int64_t depth = weights.depth;
+  for (int64_t m = 0; m < kSlots; ++m, x.data += x_slot) {
+    const S *w = weights.at(column, m), *next_w = w + depth * kWidth;
+    each_rows<NR>(rows, [&]<int M>(int64_t row, std::integral_constant<int, M>) SIMD_TARGET {
+      const S* from = x.data + row * x.stride;
+      const S* next = row + M < rows ? from + M * x.stride : x.data + x_slot;
+      const int64_t fetch = (kWidth * M + rows - 1) / rows;  // lines of weights for a line of rows
+      Block<S, M, NR> block;
+      for (int64_t k = 0; k < depth; k += kLine) {
+#pragma GCC unroll 16
+        for (int i = 0; i < M; ++i) __builtin_prefetch(next + i * x.stride + k);
+        for (int64_t i = 0; i < fetch; ++i, next_w += kLine) __builtin_prefetch(next_w, 0, 2);
+        block.add(k + kLine < depth ? kLine : depth - k, {from + k, x.stride, 1}, w + k * kWidth,
+                  kWidth);
+      }
+      block.store_to(y + (row * kSlots + m) * kWidth, kSlots * kWidth);
+    });
+  }
+}
+
 template <class S>
 SIMD_TARGET void multiply_slots(int64_t rows, RowsAt<const S> x, int64_t x_slot,
-                                const Panels<S>& weights, int64_t column, S* y, int64_t y_slot) {
-  auto panel = [&]<int NR>(std::integral_constant<int, NR>) SIMD_TARGET {
-    constexpr int64_t kWidth = NR * kLanes<S>;
-    for (int64_t m = 0; m < kSlots; ++m)
-      each_rows<NR>(rows, [&]<int M>(int64_t row, std::integral_constant<int, M>) SIMD_TARGET {
-        block_product<S, M, NR, false>(
-            weights.depth, {x.data + m * x_slot + row * x.stride, x.stride, 1},
-            weights.at(column, m), kWidth, y + m * y_slot + row * kWidth, kWidth);
-      });
-  };
-  if (weights.width(column) == kPanel * kLanes<S>)
-    panel(std::integral_constant<int, kPanel>());
-  else
-    panel(std::integral_constant<int, 1>());
+                                const Panels<S>& weights, int64_t column, S* y) {
+  switch (weights.width(column) / kLanes<S>) {
+    case 4:
+      if constexpr (kWidePanel == 4)
+        return multiply_panel<S, 4>(rows, x, x_slot, weights, column, y);
+      break;
+    case 3:
+      if constexpr (kWidePanel == 4)
+        return multiply_panel<S, 3>(rows, x, x_slot, weights, column, y);
+      break;
+    case 2:
+      return multiply_panel<S, 2>(rows, x, x_slot, weights, column, y);
+    case 1:
+      return multiply_panel<S, 1>(rows, x, x_slot, weights, column, y);
+  }
 }

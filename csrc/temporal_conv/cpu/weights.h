@@ -26,10 +26,9 @@ struct Weights {
 template <class S>
 class Packed {
  public:
-  Packed(int64_t slots, int64_t depth, int64_t columns)
+  Packed(int64_t slots, int64_t depth, int64_t columns, int64_t panel)
       : buffer_(slots * depth * round_up(columns, kernels<S>().lanes)),
-        panels_{buffer_.get(), slots, depth, round_up(columns, kernels<S>().lanes),
-                kernels<S>().panel} {}
+        panels_{buffer_.get(), slots, depth, round_up(columns, kernels<S>().lanes), panel} {}
 
   operator const Panels<S>&() const { return panels_; }
   const Panels<S>* operator->() const { return &panels_; }
@@ -59,7 +58,7 @@ void each_taps(const Weights<S>& weights, const Panels<S>& panels, const F& f) {
 // A matrix a tap.
 template <class S>
 Packed<S> pack_taps(const Weights<S>& weights) {
-  Packed<S> packed(kTaps, weights.depth(), weights.columns());
+  Packed<S> packed(kTaps, weights.depth(), weights.columns(), kernels<S>().panel);
   each_taps<S>(weights, packed, [&](int64_t i, int64_t column, int64_t width, const S* taps) {
     for (int64_t k = 0; k < kTaps; ++k)
       std::copy_n(taps + k * width, width, packed->at(column, k) + i * width);
