@@ -26,7 +26,7 @@ def define(
     schema: str,
     *,
     fake: Callable,
-    triton: str,
+    triton: str | None = None,
     gradients: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     differentiable: int = 1,
     keeps: tuple[str, ...] = (),
@@ -39,6 +39,7 @@ def define(
         schema: arguments and results, ``(Tensor x, ..) -> (Tensor loss, ..)``.
         fake: the operator on fake tensors: empty results.
         triton: the module whose ``forward`` and ``backward`` run on Triton; imported when called.
+            None where there is no Triton code.
         gradients: arguments that can have one, and what makes an empty gradient from each; None
             where nothing is differentiable.
         differentiable: how many results, counted from the first, have gradients.
@@ -55,7 +56,7 @@ def define(
         keeps,
         forgets,
     )
-    for op in (name, f"{name}_triton"):
+    for op in (name, f"{name}_triton") if triton else (name,):
         torch.library.define(f"msclr::{op}", schema)
         torch.library.register_fake(f"msclr::{op}", fake)
         if gradients:
@@ -64,7 +65,7 @@ def define(
             torch.library.register_fake(f"msclr::{op}_backward", spec.fake_backward)
             _differentiate(op, spec)
     for op, function in ((f"{name}_triton", "forward"), (f"{name}_triton_backward", "backward")):
-        if function == "forward" or gradients:
+        if triton and (function == "forward" or gradients):
             torch.library.impl(f"msclr::{op}", ("cpu", "cuda"), _lazily(triton, function))
 
 

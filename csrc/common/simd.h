@@ -46,31 +46,50 @@ SIMD_INLINE void each_columns(int64_t width, const F& f) {
   for (; c < width; c += L) f(c, std::integral_constant<int, 1>());
 }
 
+// MR rows of NR vectors of a product, in registers.
+template <class S, int MR, int NR>
+struct Block {
+  static constexpr int64_t L = kLanes<S>;
+  Vector<S> sum[MR][NR] = {};
+
+  SIMD_INLINE void load_from(const S* c, int64_t ldc) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+      for (int j = 0; j < NR; ++j) sum[i][j] = load(c + i * ldc + j * L);
+  }
+
+  // += A[MR x depth] B[depth x NR vectors]
+  SIMD_INLINE void add(int64_t depth, Strided<S> a, const S* b, int64_t ldb) {
+    for (int64_t k = 0; k < depth; ++k) {
+      Vector<S> row[NR];
+#pragma GCC unroll 8
+      for (int j = 0; j < NR; ++j) row[j] = load(b + k * ldb + j * L);
+#pragma GCC unroll 16
+      for (int i = 0; i < MR; ++i) {
+        const S factor = a.data[i * a.rows + k * a.columns];
+#pragma GCC unroll 8
+        for (int j = 0; j < NR; ++j) sum[i][j] += factor * row[j];
+      }
+    }
+  }
+
+  SIMD_INLINE void store_to(S* c, int64_t ldc) const {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+      for (int j = 0; j < NR; ++j) store(c + i * ldc + j * L, sum[i][j]);
+  }
+};
+
 // C[M x NR vectors] (+)= A[M = MR x K] B[K x NR vectors], all of C in registers.
 template <class S, int MR, int NR, bool ADD>
 SIMD_INLINE void block_product(int64_t depth, Strided<S> a, const S* b, int64_t ldb, S* c,
                                int64_t ldc) {
-  constexpr int64_t L = kLanes<S>;
-  Vector<S> sum[MR][NR];
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 8
-    for (int j = 0; j < NR; ++j) sum[i][j] = ADD ? load(c + i * ldc + j * L) : Vector<S>{};
-  for (int64_t k = 0; k < depth; ++k) {
-    Vector<S> row[NR];
-#pragma GCC unroll 8
-    for (int j = 0; j < NR; ++j) row[j] = load(b + k * ldb + j * L);
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) {
-      const S factor = a.data[i * a.rows + k * a.columns];
-#pragma GCC unroll 8
-      for (int j = 0; j < NR; ++j) sum[i][j] += factor * row[j];
-    }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 8
-    for (int j = 0; j < NR; ++j) store(c + i * ldc + j * L, sum[i][j]);
+  Block<S, MR, NR> block;
+  if constexpr (ADD) block.load_from(c, ldc);
+  block.add(depth, a, b, ldb);
+  block.store_to(c, ldc);
 }
 
 // As many rows at a time as the registers hold sums for, beside NR columns of B and one factor.
