@@ -27,6 +27,7 @@ def define(
     *,
     fake: Callable,
     triton: str | None = None,
+    composed: str | None = None,
     gradients: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     differentiable: int = 1,
     keeps: tuple[str, ...] = (),
@@ -40,6 +41,8 @@ def define(
         fake: the operator on fake tensors: empty results.
         triton: the module whose ``forward`` and ``backward`` run on Triton; imported when called.
             None where there is no Triton code.
+        composed: the module whose ``forward`` and ``backward`` make the operator of others on the
+            CPU, where it has no C++ of its own.
         gradients: arguments that can have one, and what makes an empty gradient from each; None
             where nothing is differentiable.
         differentiable: how many results, counted from the first, have gradients.
@@ -64,9 +67,14 @@ def define(
             torch.library.define(f"msclr::{op}_backward", backward_schema)
             torch.library.register_fake(f"msclr::{op}_backward", spec.fake_backward)
             _differentiate(op, spec)
-    for op, function in ((f"{name}_triton", "forward"), (f"{name}_triton_backward", "backward")):
-        if triton and (function == "forward" or gradients):
-            torch.library.impl(f"msclr::{op}", ("cpu", "cuda"), _lazily(triton, function))
+    for op, module, devices in (
+        (f"{name}_triton", triton, ("cpu", "cuda")),
+        (name, composed, ("cpu",)),
+    ):
+        if module:
+            torch.library.impl(f"msclr::{op}", devices, _lazily(module, "forward"))
+        if module and gradients:
+            torch.library.impl(f"msclr::{op}_backward", devices, _lazily(module, "backward"))
 
 
 class Operator:

@@ -61,7 +61,9 @@ struct Gradients {
   Tensor x, weight, bias, adjacency;
 
   Gradients(const Wanted& want, const Arguments& a)
-      : x(want.x ? empty_activations(a.x, a.x.size(1)) : none(a.x)),
+      : Gradients(want, a, want.x ? empty_activations(a.x, a.x.size(1)) : none(a.x)) {}
+  Gradients(const Wanted& want, const Arguments& a, const Tensor& of_x)
+      : x(of_x),
         weight(like(a.weight, want.weight)),
         bias(a.bias ? like(*a.bias, want.bias) : none(a.x)),
         adjacency(like(a.adjacency, want.adjacency)) {}

@@ -25,8 +25,8 @@ struct Shape {
   int64_t rows = 0, out_rows = 0;
   std::vector<Segment> segments;
 
-  Shape(const Tensor& weight, const std::vector<int64_t>& sizes, int64_t by)
-      : c_in(weight.size(1)), c_out(weight.size(0)), stride(by) {
+  Shape(int64_t channels_in, int64_t channels_out, const std::vector<int64_t>& sizes, int64_t by)
+      : c_in(channels_in), c_out(channels_out), stride(by) {
     STD_TORCH_CHECK(stride == 1 || stride == 2, "stride must be 1 or 2, got ", stride);
     STD_TORCH_CHECK(sizes.size() % 3 == 0, "segments must be N, T, V of each, got ", sizes.size(),
                     " numbers");

@@ -100,7 +100,7 @@ template <class S>
 void forward(const Shape& shape, const Matrix<S>& x, const Norm<S>& norm, const Tensor& weight,
              const Tensor& bias, const Matrix<S>& y, const Tensor& statistics) {
   const std::vector<S> weights = values<S>(weight, "weight"), biases = padded<S>(bias, "bias");
-  const Forward<S> to{x, norm, {weights.data(), shape.c_in, shape.c_out, false},
+  const Forward<S> to{x,      norm,         {weights.data(), shape.c_in, shape.c_out, false},
                       biases, shape.stride, y};
   const Work work = Work::of<S>(shape, norm.scale.size(), nullptr);
   Lazy<Packed<S>> taps;
@@ -132,7 +132,8 @@ void backward(const Shape& shape, const OutputGradient<S>& g, const Matrix<S>& x
   const Backward<S> to{g, x, norm, shape.stride, want_x ? &e : nullptr, want_weight};
   const int64_t x_width = norm.scale.size();
   std::vector<Tile> tiles;
-  for (const Segment& segment : shape.segments) add_tiles(segment, shape.stride, (x_width + g.width) * sizeof(S), tiles);
+  for (const Segment& segment : shape.segments)
+    add_tiles(segment, shape.stride, (x_width + g.width) * sizeof(S), tiles);
   const int64_t shares = share_count(shape, tiles.size());
   TileSums e_sums(tiles.size(), 2 * x_width), g_sums(tiles.size(), g.width);
   std::vector<WeightSums<S>> w_sums(want_weight ? shares : 0, {shape.c_in, g.width});
@@ -170,7 +171,7 @@ std::tuple<Tensor, Tensor> temporal_conv(const Tensor& x, const Tensor& scale, c
                                          const Tensor& weight, const Tensor& bias,
                                          std::vector<int64_t> segments, int64_t stride) {
   check_weight(weight);
-  const Shape shape(weight, segments, stride);
+  const Shape shape(weight.size(1), weight.size(0), segments, stride);
   check_rows("x", x, shape.rows, shape.c_in);
   check_vector("scale", scale, shape.c_in);
   check_vector("shift", shift, shape.c_in);
@@ -189,7 +190,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> temporal_conv_backward(
     const Tensor& scale, const Tensor& shift, const Tensor& weight, std::vector<int64_t> segments,
     int64_t stride, bool want_x, bool want_weight) {
   check_weight(weight);
-  const Shape shape(weight, segments, stride);
+  const Shape shape(weight.size(1), weight.size(0), segments, stride);
   check_rows("d", d, shape.out_rows, shape.c_out);
   check_rows("y", y, shape.out_rows, shape.c_out);
   check_rows("coefficients", coefficients, 3, shape.c_out);

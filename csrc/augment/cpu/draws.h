@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <numbers>
 
+#include "../../common/philox.h"
+
 namespace msclr::augment_cpu {
 
 enum View { kNone, kNormal, kExtreme };
@@ -14,11 +16,6 @@ constexpr int64_t kCropRatio = 6;
 constexpr int64_t kTaps = 15, kReach = kTaps / 2;
 constexpr uint32_t kFirstNoiseBlock = 16;
 constexpr double kNoiseSd = 0.01;
-
-// The rest of a counter, and the key: one clip's in one view.
-struct Counter {
-  uint32_t clip, epoch, purpose, key[2];
-};
 
 struct Block {
   uint32_t word[4];

@@ -3,6 +3,8 @@
 // vectors.
 
 #include "../../common/simd.h"
+
+#include "../../common/philox_loops.h"
 #include "normal.h"
 
 // f(i) for every vector of n floats.

@@ -1,10 +1,6 @@
 #pragma once
 // The inner loops for this processor's instruction set.
 
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
-
 #include <bit>
 #include <cmath>
 #include <cstdint>

@@ -163,7 +163,24 @@ struct SkeletonGraphs {
   }
 };
 
-// `frames`: those of a full tile.
+// The graph of one layout. `frames`: those of a full tile.
+template <class S>
+SkeletonGraph<S> make_graph(const Shape& s, const Widths& width, int64_t frames, int64_t lanes,
+                            const S* adjacency, const bool* allowed, int64_t first, int64_t joints,
+                            bool want_gradient) {
+  // Sorted joints are copied to and from their places. It pays where more than so many
+  // multiplications a row and partition come with that.
+  constexpr int64_t kWorthSorting = 1024;
+  const Entries<S> entries{adjacency + first,
+                           allowed ? allowed + first : nullptr,
+                           want_gradient,
+                           s.c_in * s.c_out >= kWorthSorting,
+                           first,
+                           s.partitions,
+                           s.joints};
+  return GraphMaker<S>(entries, joints, width, frames, lanes).graph;
+}
+
 template <class S>
 SkeletonGraphs<S> make_graphs(const Shape& s, const Widths& width, int64_t frames, int64_t lanes,
                               const Arguments& given, bool want_gradient) {
@@ -173,27 +190,15 @@ SkeletonGraphs<S> make_graphs(const Shape& s, const Widths& width, int64_t frame
   const bool* allowed = support ? static_cast<const bool*>(support->const_data_ptr()) : nullptr;
   const std::vector<int64_t> counts =
       given.joint_counts ? integers(*given.joint_counts) : std::vector<int64_t>{s.joints};
-  // Sorted joints are copied to and from their places. It pays where more than so many
-  // multiplications a row and partition come with that.
-  constexpr int64_t kWorthSorting = 1024;
-  const bool sort_joints = s.c_in * s.c_out >= kWorthSorting;
   SkeletonGraphs<S> graphs;
   if (given.layout_index) graphs.of_sample = integers(*given.layout_index);
   for (int64_t i : graphs.of_sample)
     STD_TORCH_CHECK(0 <= i && i < s.layouts, "layout_index must lie in 0..", s.layouts - 1,
                     ", got ", i);
-  for (int64_t l = 0; l < s.layouts; ++l) {
-    const int64_t first = l * s.partitions * s.joints * s.joints;
-    const Entries<S> entries{a.data() + first,
-                             allowed ? allowed + first : nullptr,
-                             want_gradient,
-                             sort_joints,
-                             first,
-                             s.partitions,
-                             s.joints};
-    graphs.layouts.push_back(
-        GraphMaker<S>(entries, std::min(counts[l], s.joints), width, frames, lanes).graph);
-  }
+  for (int64_t l = 0; l < s.layouts; ++l)
+    graphs.layouts.push_back(make_graph(s, width, frames, lanes, a.data(), allowed,
+                                        l * s.partitions * s.joints * s.joints,
+                                        std::min(counts[l], s.joints), want_gradient));
   return graphs;
 }
 

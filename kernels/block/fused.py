@@ -1,0 +1,161 @@
+"""A block of ST-GCN as three operators forward and three backward, fused at the batch norms.
+
+    forward    h1 = gconv(x)                          and its sums
+               h2 = tconv9(relu(h1 scale + shift))    and its sums
+               y  = relu(dropout(h2 scale + shift) + residual)
+
+    backward   d from dy, y and h2                    and sums for the second norm
+               e from g = alpha d + beta h2 + gamma   and sums for the first
+               dx from g = alpha e + beta h1 + gamma
+
+A batch norm is a scale and a shift once its sums are known, and so is its gradient: with the sums
+of d and d h over all N rows, ``g = scale (d - sum d / N - hhat sum(d hhat) / N)``, which is linear
+in d and h. Nothing is kept but x, h1, h2, y, and r before its norm where the residual has one.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import _resolve_process_group
+
+from msclr.kernels.block.operator import Arguments
+from msclr.kernels.block.segments import strided, triples
+
+OPS = torch.ops.msclr
+
+
+class Folded(NamedTuple):
+    """A batch norm with its statistics, float64 (C,) each: ``y = h * scale + shift``."""
+
+    mean: Tensor
+    reciprocal: Tensor  # of the standard deviation
+    scale: Tensor
+    shift: Tensor
+    rows: Tensor  # N, as often as there are channels; 0 where statistics are constants
+
+    def backward(self, sums: Tensor, group: str) -> tuple[Tensor, Tensor]:
+        """From sum d and sum d h (2, C): alpha, beta and gamma (3, C); and dweight and dbias."""
+        of_norm = torch.stack([self.reciprocal * (sums[1] - self.mean * sums[0]), sums[0]])
+        dweight, dbias = over_ranks(of_norm, group)
+        factor = self.scale * (self.rows > 0) / self.rows.clamp(min=1)
+        beta = -factor * self.reciprocal * dweight
+        return torch.stack([self.scale, beta, -factor * dbias - beta * self.mean]), of_norm
+
+
+def forward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``msclr::stgcn_block``: y and moments; h1, h2, r and folded norms."""
+    a = Arguments(*given)
+    h1, sums = OPS.block_graph_conv(
+        a.x, a.graph_weight, a.graph_bias, a.adjacency, a.support, a.segments, a.partitions, 1
+    )
+    moments = []
+    first = fold(a, 0, sums, len(h1), moments)
+    h2, sums = OPS.temporal_conv(
+        h1, first.scale, first.shift, a.time_weight, a.time_bias, a.segments, a.stride
+    )
+    norms = [first, fold(a, 1, sums, len(h2), moments)]
+    residual, r, of_r = (a.x if a.residual else None), h2[:0], (None, None)
+    if a.residual_weight is not None:
+        r, sums = OPS.block_graph_conv(
+            a.x, a.residual_weight, a.residual_bias, *identity(a), a.segments, 1, a.stride
+        )
+        norms.append(fold(a, 2, sums, len(r), moments))
+        residual, of_r = r, norms[2][2:4]
+    y = OPS.block_output(h2, *norms[1][2:4], residual, *of_r, *_dropout(a))
+    folded = torch.stack([torch.stack(norm) for norm in norms])
+    return y, torch.stack(moments).to(a.norms.dtype), h1, h2, r, folded
+
+
+def backward(grad: Tensor, *given) -> tuple[Tensor, ...]:
+    """``msclr::stgcn_block_backward``: the gradients, empty tensors where unwanted."""
+    count = len(Arguments._fields)
+    a, (y, h1, h2, r, folded), wanted = Arguments(*given[:count]), given[count : count + 5], given[count + 5 :]
+    names = ("x", "adjacency", "graph_weight", "graph_bias", "time_weight", "time_bias")
+    names += ("residual_weight", "residual_bias", "norms")
+    want = dict(zip(names, wanted, strict=True))
+    norms = [Folded(*norm) for norm in folded]
+    has_norm = a.residual_weight is not None
+    d, z, sums = OPS.block_output_backward(grad, y, h2, r if has_norm else None, *_dropout(a))
+    to_h2, of_second = norms[1].backward(sums[:2], a.group)
+    e, of_e, dtime, dtime_bias = OPS.temporal_conv_backward(
+        d, h2, to_h2, h1, *norms[0][2:4], a.time_weight, a.segments, a.stride,
+        True, want["time_weight"] or want["time_bias"],
+    )  # fmt: skip
+    to_h1, of_first = norms[0].backward(of_e, a.group)
+    of_norms = [of_first, of_second]
+    addend, gate = (grad, y) if a.residual else (None, None)
+    none = grad.new_empty(0)
+    dresidual, dresidual_bias = none, none
+    if has_norm:
+        to_r, of_third = norms[2].backward(sums[2:], a.group)
+        of_norms.append(of_third)
+        addend, dresidual, dresidual_bias, _ = OPS.block_graph_conv_backward(
+            z, r, to_r, a.x, a.residual_weight, a.residual_bias, *identity(a), a.segments, 1,
+            a.stride, None, None, want["x"], True, False,
+        )  # fmt: skip
+        gate = None
+    dx, dgraph, dgraph_bias, dadjacency = OPS.block_graph_conv_backward(
+        e, h1, to_h1, a.x, a.graph_weight, a.graph_bias, a.adjacency, a.support, a.segments,
+        a.partitions, 1, addend if want["x"] else None, gate, want["x"],
+        want["graph_weight"] or want["graph_bias"], want["adjacency"],
+    )  # fmt: skip
+    found = dx, dadjacency, dgraph, dgraph_bias, dtime, dtime_bias, dresidual, dresidual_bias
+    of_norms = torch.cat(of_norms).to(a.norms.dtype)
+    return tuple(
+        gradient if wants else none
+        for gradient, wants in zip((*found, of_norms), want.values(), strict=True)
+    )
+
+
+def fold(a: Arguments, place: int, sums: Tensor, rows: int, moments: list[Tensor]) -> Folded:
+    """A norm with the statistics of the sums (2, C), or with its running ones.
+
+    ``moments`` gets the mean and the unbiased variance that the running ones move to.
+    """
+    weight, bias = a.norms[2 * place : 2 * place + 2].double()
+    mean, variance = a.running[2 * place : 2 * place + 2].double()
+    count = torch.full_like(mean, rows if a.training else 0)
+    if a.training:
+        total = over_ranks(torch.cat([sums, count[None]]), a.group)
+        count = total[2]
+        divisor = count.clamp(min=1)
+        mean = torch.where(count > 0, total[0] / divisor, mean)
+        biased = (total[1] / divisor - mean.square()).clamp(min=0)
+        unbiased = biased * divisor / (divisor - 1).clamp(min=1)
+        moments.extend([mean, torch.where(count > 0, unbiased, variance)])
+        variance = torch.where(count > 0, biased, variance)
+    else:
+        moments.extend([mean, variance])
+    reciprocal = (variance + a.eps).rsqrt()
+    scale = weight * reciprocal
+    return Folded(mean, reciprocal, scale, bias - mean * scale, count)
+
+
+def over_ranks(sums: Tensor, group: str) -> Tensor:
+    """Their total over the processes of a group."""
+    if group:
+        sums = sums.clone()
+        dist.all_reduce(sums, group=_resolve_process_group(group))
+    return sums
+
+
+def identity(a: Arguments) -> tuple[Tensor, Tensor]:
+    """The graph, and its support, of a 1x1 convolution: every joint has itself alone."""
+    joints = tuple(v for _, _, v in triples(strided(a.segments, a.stride)))
+    return _identity(joints, a.x.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _identity(joints: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    graph = torch.cat([torch.eye(v, dtype=dtype).flatten() for v in joints])
+    return graph, graph != 0
+
+
+def _dropout(a: Arguments) -> tuple[float, Tensor | None, int]:
+    on = a.training and a.seed is not None
+    return a.dropout if on else 0.0, a.seed, a.block
