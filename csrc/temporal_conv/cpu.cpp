@@ -22,6 +22,7 @@
 #include "cpu/direct.h"
 #include "cpu/direct_backward.h"
 #include "cpu/spectral.h"
+#include "cpu/spectral_backward.h"
 
 namespace {
 
@@ -100,7 +101,7 @@ template <class S>
 void forward(const Shape& shape, const Matrix<S>& x, const Norm<S>& norm, const Tensor& weight,
              const Tensor& bias, const Matrix<S>& y, const Tensor& statistics) {
   const std::vector<S> weights = values<S>(weight, "weight"), biases = padded<S>(bias, "bias");
-  const Forward<S> to{x,      norm,         {weights.data(), shape.c_in, shape.c_out, false},
+  const Forward<S> to{x, norm, {weights.data(), shape.c_in, shape.c_out, false},
                       biases, shape.stride, y};
   const Work work = Work::of<S>(shape, norm.scale.size(), nullptr);
   Lazy<Packed<S>> taps;
@@ -121,45 +122,112 @@ struct Gradients {
   Tensor e, statistics, weight, bias;
 };
 
+// What the tiles and chunks of a call add up to.
+struct Totals {
+  std::vector<double> e;       // (2, width of x)
+  std::vector<double> g;       // (width of y)
+  std::vector<double> weight;  // (9, C_in, width of y)
+};
+
 template <class S>
-void backward(const Shape& shape, const OutputGradient<S>& g, const Matrix<S>& x,
-              const Norm<S>& norm, const Tensor& weight, bool want_x, bool want_weight,
-              const Gradients& out) {
-  const std::vector<S> weights = values<S>(weight, "weight");
-  const auto packed = pack_taps<S>({weights.data(), shape.c_in, shape.c_out, true});
-  const Panels<S>& transposed = packed;
-  const Matrix<S> e(out.e);
-  const Backward<S> to{g, x, norm, shape.stride, want_x ? &e : nullptr, want_weight};
-  const int64_t x_width = norm.scale.size();
-  std::vector<Tile> tiles;
-  for (const Segment& segment : shape.segments)
-    add_tiles(segment, shape.stride, (x_width + g.width) * sizeof(S), tiles);
-  const int64_t shares = share_count(shape, tiles.size());
-  TileSums e_sums(tiles.size(), 2 * x_width), g_sums(tiles.size(), g.width);
-  std::vector<WeightSums<S>> w_sums(want_weight ? shares : 0, {shape.c_in, g.width});
+void backward_tiles(const Backward<S>& to, const std::vector<Tile>& tiles, int64_t shares,
+                    Lazy<Packed<S>>& taps, Totals& total) {
+  if (tiles.empty()) return;
+  const Panels<S>& transposed = taps.get([&] { return pack_taps(to.transposed); });
+  TileSums e_sums(tiles.size(), total.e.size()), g_sums(tiles.size(), total.g.size());
+  std::vector<WeightSums<S>> w_sums(to.want_weight ? shares : 0, {to.x.columns(), to.g.width});
   in_ranges(shares, [&](int64_t first_share, int64_t last_share) {
     DirectBackward<S> direct(to, &transposed, tiles);
-    std::vector<S> of_e(2 * x_width, S(0)), of_g(g.width, S(0));
+    std::vector<S> of_e(total.e.size(), S(0)), of_g(total.g.size(), S(0));
     for (int64_t share = first_share; share < last_share; ++share) {
       const int64_t count = tiles.size(), last = count * (share + 1) / shares;
       for (int64_t i = count * share / shares; i < last; ++i) {
-        direct.run(tiles[i], of_e.data(), of_g.data(), want_weight ? &w_sums[share] : nullptr);
+        direct.run(tiles[i], of_e.data(), of_g.data(), to.want_weight ? &w_sums[share] : nullptr);
         e_sums.take(i, of_e.data());
         g_sums.take(i, of_g.data());
       }
     }
   });
-  std::vector<double> e_total(2 * x_width, 0.0), g_total(g.width, 0.0);
-  e_sums.add_to(e_total);
-  g_sums.add_to(g_total);
-  if (want_x) assign_sums(out.statistics, e_total, x_width);
+  e_sums.add_to(total.e);
+  g_sums.add_to(total.g);
+  for (const auto& share : w_sums) share.add_to(total.weight);
+}
+
+template <class S>
+void backward_chunks(const Backward<S>& to, const std::vector<Chunk>& chunks,
+                     Lazy<Packed<S>>& taps, Totals& total) {
+  if (chunks.empty()) return;
+  constexpr int64_t kGroup = 8;  // chunks
+  std::optional<Packed<S>> transposed;
+  std::optional<GroupSlots<S>> slots;
+  std::optional<SlotSums<S>> w_sums;
+  if (to.e) transposed.emplace(pack_slots(to.transposed));
+  const int64_t count = chunks.size(), most = std::min(kGroup, count);
+  if (to.want_weight) {
+    slots.emplace(to, most * chunk_windows<S>());
+    w_sums.emplace(to.x.columns(), to.g.width);
+  }
+  TileSums e_sums(count, total.e.size()), g_sums(count, total.g.size());
+  WeightSums<S> w_left(to.x.columns(), to.g.width);
+  for (int64_t start = 0; start < count; start += kGroup) {
+    const int64_t size = std::min(kGroup, count - start);
+    std::vector<std::vector<int64_t>> left(size);
+    std::vector<int64_t> first{0};
+    for (int64_t i = 0; i < size; ++i) first.push_back(first.back() + chunks[start + i].count);
+    in_ranges(size, [&](int64_t begin, int64_t end) {
+      SpectralBackward<S> spectral(to, transposed ? &static_cast<const Panels<S>&>(*transposed) : nullptr);
+      std::vector<S> of_e(total.e.size(), S(0)), of_g(total.g.size(), S(0));
+      for (int64_t i = begin; i < end; ++i) {
+        left[i] = spectral.run(chunks[start + i], slots ? &*slots : nullptr, first[i], of_e.data(),
+                               of_g.data());
+        e_sums.take(start + i, of_e.data());
+        g_sums.take(start + i, of_g.data());
+      }
+    });
+    if (w_sums) w_sums->add(slots->x, slots->g, first.back());
+    for (int64_t i = 0; i < size; ++i)
+      for (int64_t window : left[i]) {
+        const std::vector<Tile> tiles{chunks[start + i].tile(window)};
+        const Panels<S>& panels = taps.get([&] { return pack_taps(to.transposed); });
+        std::vector<S> of_e(total.e.size(), S(0)), of_g(total.g.size(), S(0));
+        DirectBackward<S>(to, &panels, tiles).run(tiles[0], of_e.data(), of_g.data(), &w_left);
+        e_sums.take(start + i, of_e.data());
+        g_sums.take(start + i, of_g.data());
+      }
+  }
+  e_sums.add_to(total.e);
+  g_sums.add_to(total.g);
+  if (!w_sums) return;
+  w_sums->add_taps(total.weight);
+  w_left.add_to(total.weight);
+}
+
+template <class S>
+void backward(const Shape& shape, const OutputGradient<S>& g, const Matrix<S>& x,
+              const Norm<S>& norm, const Tensor& weight, bool want_x, bool want_weight,
+              const Gradients& out) {
+  const std::vector<S> weights = values<S>(weight, "weight");
+  const Matrix<S> e(out.e);
+  const Backward<S> to{g,
+                       x,
+                       norm,
+                       {weights.data(), shape.c_in, shape.c_out, true},
+                       shape.stride,
+                       want_x ? &e : nullptr,
+                       want_weight};
+  const int64_t x_width = norm.scale.size();
+  const Work work = Work::of<S>(shape, x_width + g.width, nullptr);
+  Totals total{std::vector<double>(2 * x_width, 0.0), std::vector<double>(g.width, 0.0),
+               std::vector<double>(kTaps * shape.c_in * g.width, 0.0)};
+  Lazy<Packed<S>> taps;
+  backward_tiles(to, work.tiles, share_count(shape, work.tiles.size()), taps, total);
+  if constexpr (std::is_same_v<S, float>) backward_chunks(to, work.chunks, taps, total);
+  if (want_x) assign_sums(out.statistics, total.e, x_width);
   if (!want_weight) return;
-  assign_sums(out.bias, g_total, g.width);
+  assign_sums(out.bias, total.g, g.width);
   assign<double>(out.weight, [&](int64_t i) {
     const int64_t k = i % kTaps, c = i / kTaps % shape.c_in, o = i / kTaps / shape.c_in;
-    double sum = 0;
-    for (const auto& share : w_sums) sum += share.tap(k)[c * g.width + o];
-    return sum;
+    return total.weight[(k * shape.c_in + c) * g.width + o];
   });
 }
 

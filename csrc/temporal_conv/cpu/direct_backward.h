@@ -14,6 +14,7 @@ struct Backward {
   const OutputGradient<S>& g;
   const Matrix<S>& x;
   const Norm<S>& norm;
+  Weights<S> transposed;
   int64_t stride;
   const Matrix<S>* e;  // null: not wanted
   bool want_weight;
@@ -29,6 +30,9 @@ class WeightSums {
   S* tap(int64_t k) { return sums_.data() + k * c_in_ * width_; }
   const S* tap(int64_t k) const { return sums_.data() + k * c_in_ * width_; }
   int64_t width() const { return width_; }
+  void add_to(std::vector<double>& total) const {
+    for (size_t i = 0; i < sums_.size(); ++i) total[i] += sums_[i];
+  }
 
  private:
   int64_t c_in_, width_;
