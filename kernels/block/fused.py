@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import _resolve_process_group
 
-from msclr.kernels.block.operator import Arguments
+from msclr.kernels.block.operator import GRADIENTS, Arguments
 from msclr.kernels.block.segments import strided, triples
 
 OPS = torch.ops.msclr
@@ -74,10 +74,9 @@ def forward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
 def backward(grad: Tensor, *given) -> tuple[Tensor, ...]:
     """``msclr::stgcn_block_backward``: the gradients, empty tensors where unwanted."""
     count = len(Arguments._fields)
-    a, (y, h1, h2, r, folded), wanted = Arguments(*given[:count]), given[count : count + 5], given[count + 5 :]
-    names = ("x", "adjacency", "graph_weight", "graph_bias", "time_weight", "time_bias")
-    names += ("residual_weight", "residual_bias", "norms")
-    want = dict(zip(names, wanted, strict=True))
+    a, kept, wanted = Arguments(*given[:count]), given[count : count + 5], given[count + 5 :]
+    y, h1, h2, r, folded = kept
+    want = dict(zip(GRADIENTS, wanted, strict=True))
     norms = [Folded(*norm) for norm in folded]
     has_norm = a.residual_weight is not None
     d, z, sums = OPS.block_output_backward(grad, y, h2, r if has_norm else None, *_dropout(a))

@@ -44,6 +44,19 @@ class Arguments(NamedTuple):
     group: str  # name of the process group that statistics are over, or ""
 
 
+GRADIENTS = (
+    "x",
+    "adjacency",
+    "graph_weight",
+    "graph_bias",
+    "time_weight",
+    "time_bias",
+    "residual_weight",
+    "residual_bias",
+    "norms",
+)
+
+
 def _fake(*given):
     a = Arguments(*given)
     rows_out = rows_in(a.segments, a.stride)
@@ -69,20 +82,7 @@ define(
     "bool residual, bool training, float dropout, float eps, int block, str group) "
     "-> (Tensor y, Tensor moments, Tensor h1, Tensor h2, Tensor r, Tensor folded)",
     fake=_fake,
-    gradients=dict.fromkeys(
-        (
-            "x",
-            "adjacency",
-            "graph_weight",
-            "graph_bias",
-            "time_weight",
-            "time_bias",
-            "residual_weight",
-            "residual_bias",
-            "norms",
-        ),
-        like,
-    ),
+    gradients=dict.fromkeys(GRADIENTS, like),
     keeps=("y", "h1", "h2", "r", "folded"),
     composed="msclr.kernels.block.fused",
 )
@@ -129,5 +129,5 @@ define(
 stgcn_block = Operator(
     "stgcn_block",
     reference=reference.stgcn_block,
-    cpu=torch.ops.msclr.stgcn_block,  # fused.py, of csrc/block/cpu.cpp and csrc/temporal_conv/cpu.cpp
+    cpu=torch.ops.msclr.stgcn_block,  # fused.py
 )

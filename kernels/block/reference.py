@@ -59,8 +59,8 @@ def stgcn_block(
         ]
     )
     h = F.relu(norm(h, 0))
-    h = joined([_temporal_conv(part, time_weight, time_bias, stride) for part in split(h, segments)])
-    h = norm(h, 1)
+    parts = split(h, segments)
+    h = norm(joined([_temporal_conv(part, time_weight, time_bias, stride) for part in parts]), 1)
     if training and dropout > 0 and seed is not None:
         h = h * dropout_factors(*h.shape, dropout, int(seed), block).to(h)
     if residual_weight is not None:

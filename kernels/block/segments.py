@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ def split(rows: Tensor, segments: Sequence[int]) -> list[Tensor]:
     ]
 
 
-def joined(activations: list[Tensor]) -> Tensor:
+def joined(activations: Sequence[Tensor]) -> Tensor:
     """Packed rows (R, C) of activations (N, C, T, V)."""
     rows = [x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) for x in activations]
     return rows[0] if len(rows) == 1 else torch.cat(rows)
@@ -44,3 +45,20 @@ def split_graphs(adjacency: Tensor, segments: Sequence[int], partitions: int) ->
     joints = [v for _, _, v in triples(segments)]
     parts = adjacency.split([partitions * v * v for v in joints])
     return [part.view(partitions, v, v) for part, v in zip(parts, joints, strict=True)]
+
+
+class PackedRows(NamedTuple):
+    """Activations of one or several joint layouts as one matrix."""
+
+    rows: Tensor  # (R, C), each layout's in the order (N, T, V)
+    segments: list[int]  # N, T, V of each layout in turn
+
+    @classmethod
+    def of(cls, activations: Sequence[Tensor]) -> PackedRows:
+        """Of activations (N, C, T, V); one in channels_last memory is not copied."""
+        sizes = [k for x in activations for k in (x.shape[0], x.shape[2], x.shape[3])]
+        return cls(joined(activations), sizes)
+
+    def groups(self) -> list[Tensor]:
+        """Each layout's as (N, C, T, V) in channels_last memory, without a copy."""
+        return split(self.rows, self.segments)
