@@ -78,4 +78,4 @@ def parts(case: Case, args: argparse.Namespace) -> Iterator[Part]:
     yield Part({}, more={"top1": top1})
 
 
-SETUP = Setup("3 minutes", file="", rounds=0, devices=("cpu",))
+SETUP = Setup("5 minutes", file="", rounds=0, devices=("cpu",))

@@ -244,7 +244,9 @@ def test_json_is_one_object_on_stdout_with_the_agreed_keys(command, trained, cap
     assert cli.main([*arguments, "--layout", LAYOUTS[0], "--json"]) == 0
     out, err = capsys.readouterr()
     result = json.loads(out)
-    assert out.count("\n") == 1 and err == ""
+    assert out.count("\n") == 1
+    assert all(line.startswith("msclr: note: ") for line in err.splitlines())
+    assert len(err.splitlines()) == len(result["notes"])
     assert {"protocol", "layout", "top1", "top5", "best_top1"} <= result.keys()
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from msclr import cli, layouts
 from msclr.data import open_store, prepare_arrays, read_skeleton
-from msclr.data.prepare import read_npz
+from msclr.data.export import export_aimclr, export_pyskl
+from msclr.data.prepare import prepare_aimclr, prepare_ctrgcn, prepare_pyskl, read_npz
 from tests.data.skeleton_files import write_tree
 from tests.tiny import LAYOUTS, prepare_tiny, tree
 
@@ -263,11 +264,22 @@ def test_a_tilde_is_the_home_folder_in_every_path(home, skeletons):
 
 
 def test_a_tilde_in_python(home):
-    prepare_arrays("~/out", {"coco_17": np.ones((2, 4, 17, 3))}, [0, 0], ["train", "val"])
+    clips = np.random.default_rng(0).normal(0, 0.4, (2, 4, 17, 3))
+    prepare_arrays("~/out", {"coco_17": clips}, [0, 0], ["train", "val"])
     data = open_store(home / "out")
     assert data.meta["name"] == "out"
     npz(home / "c.npz")
     assert list(read_npz("~/c.npz")["views"]) == ["cli_home_2"]
+    export_aimclr(data, home / "form")
+    export_pyskl(data, home / "f.pkl")
+    x, y = np.ones((2, 3, 150), np.float32), np.eye(2, dtype=np.float32)
+    np.savez(home / "NTU.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    prepare_aimclr("~/flat", "~/form", coordinates="xy_score")
+    prepare_aimclr("~/named", {"coco_17": "~/form"})
+    prepare_pyskl("~/pyskl", "~/f.pkl", layout="coco_17")
+    prepare_ctrgcn("~/ctrgcn", "~/NTU.npz")
+    for name in ("flat", "named", "pyskl", "ctrgcn"):
+        assert open_store(home / name).meta["name"] == name
 
 
 def test_strict_and_the_clips_left_out(tmp_path, capsys):

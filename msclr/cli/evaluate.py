@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from msclr.cli._command import command
-from msclr.cli._output import print_json
+from msclr.cli._output import print_json, say
+from msclr.errors import InputError
+
+LINEAR_OPTIONS = ("epochs", "lr", "batch_size")
 
 
 def add(commands) -> None:
@@ -33,6 +36,9 @@ def _add_evaluation_options(parser) -> None:
     parser.add_argument("--data", help="prepared folder; default: the recipe's")
     parser.add_argument("--random", action="store_true", help="a newly initialised encoder instead")
     parser.add_argument("--device", help="cpu, cuda or auto; default: the recipe's")
+    parser.add_argument("--lr", type=float, help="of the linear classifiers; default: 3")
+    parser.add_argument("--epochs", type=int, help="of the linear classifiers; default: 100")
+    parser.add_argument("--batch-size", type=int, help="of the linear classifiers; default: 128")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -40,22 +46,29 @@ def _evaluate(arguments) -> None:
     from msclr.evaluation import evaluate_knn, evaluate_linear, open_run
     from msclr.evaluation.protocols import data_layouts
 
+    options = _linear_options(arguments)
+    if options and arguments.protocol != "linear":
+        given = ", ".join("--" + name.replace("_", "-") for name in options)
+        raise InputError(f"{arguments.protocol} trains nothing and takes no {given}; leave it out")
     run = open_run(arguments.run_folder, arguments.random, arguments.device)
     evaluate = {"linear": evaluate_linear, "knn": evaluate_knn}[arguments.protocol]
     results = []
     for layout in arguments.layout or data_layouts(run, arguments.data):
-        results.append(evaluate(run, layout, arguments.data))
+        results.append(evaluate(run, layout, arguments.data, **options))
         if not arguments.json:
             print(_line(results[-1]))
+        _say_notes(_named_notes(results[-1:]))
     if arguments.json:
-        print_json(results[0] if len(results) == 1 else {**results[0], "results": results})
+        every = {"results": results, "notes": _named_notes(results)}
+        print_json(results[0] if len(results) == 1 else {**results[0], **every})
 
 
 def _ensemble(arguments) -> None:
     from msclr.evaluation import evaluate_ensemble, open_run
 
     runs = [open_run(x, arguments.random, arguments.device) for x in arguments.run_folders]
-    result = evaluate_ensemble(runs, arguments.layout, arguments.data)
+    result = evaluate_ensemble(runs, arguments.layout, arguments.data, **_linear_options(arguments))
+    _say_notes(result["notes"])
     if arguments.json:
         print_json(result)
         return
@@ -63,6 +76,21 @@ def _ensemble(arguments) -> None:
         name = f"{member['layout']} ({member['stream']}, {member['run']})"
         print(f"{name}: top-1 {member['top1']:.1f} %, weight {member['weight']:g}")
     print(f"ensemble: top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} %")
+
+
+def _linear_options(arguments) -> dict[str, float]:
+    """Those that were given; the others keep the protocol's defaults."""
+    options = {name: getattr(arguments, name) for name in LINEAR_OPTIONS}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _named_notes(results: list[dict[str, Any]]) -> list[str]:
+    return [f"{result['layout']}: {note}" for result in results for note in result["notes"]]
+
+
+def _say_notes(notes: list[str]) -> None:
+    for note in notes:
+        say(f"msclr: note: {note}")
 
 
 def _line(result: dict[str, Any]) -> str:

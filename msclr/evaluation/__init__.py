@@ -1,7 +1,7 @@
 """Evaluation of pretrained encoders."""
 
 from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits
-from msclr.evaluation.features import extract_features
+from msclr.evaluation.features import collapse_note, extract_features
 from msclr.evaluation.knn import knn
 from msclr.evaluation.linear import LinearResult, fit_linear
 from msclr.evaluation.protocols import evaluate_ensemble, evaluate_knn, evaluate_linear
@@ -11,6 +11,7 @@ __all__ = [
     "STREAM_WEIGHTS",
     "LinearResult",
     "Run",
+    "collapse_note",
     "ensemble_logits",
     "evaluate_ensemble",
     "evaluate_knn",

@@ -43,3 +43,27 @@ def ensemble_logits(logits: Sequence[Tensor], weights: Sequence[float] | None = 
     for weight, each in zip(weights, logits, strict=True):
         total = total + weight * each
     return total
+
+
+def rows_by_name(names: Sequence[str], wanted: Sequence[str], whose: str, others: str) -> list[int]:
+    """The row in `names` of each clip of `wanted`: the same clips, whatever their order.
+
+    `whose` and `others` are what an error calls the two. Raises InputError unless both hold the
+    same names, and each of them once if their order differs.
+    """
+    if list(names) == list(wanted):
+        return list(range(len(names)))
+    row = {name: number for number, name in enumerate(names)}
+    if strange := row.keys() ^ set(wanted):
+        name = min(strange)
+        has, lacks = (whose, others) if name in row else (others, whose)
+        raise InputError(
+            f"an ensemble needs the same val clips in all data: clip {name!r} is in {has}, not in "
+            f"{lacks}; prepare both from the same clips with the same names"
+        )
+    if len(row) < max(len(names), len(wanted)):
+        raise InputError(
+            f"the val clips of {whose} and {others} are in another order and cannot be matched, "
+            "for their names repeat; give every clip a name of its own"
+        )
+    return [row[name] for name in wanted]

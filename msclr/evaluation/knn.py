@@ -24,8 +24,11 @@ def knn(
     """Top-1 accuracy in percent of a k-nearest-neighbour vote, for each k.
 
     Features (N, D) float, labels (N,) integers below `num_classes`. Near means high cosine
-    similarity. Each of the k nearest training clips has one vote; of classes with equally many
-    votes the one whose nearest clip is nearer wins. A feature of length 0 is equally near to all.
+    similarity, computed in float64: the cosines of features that nearly coincide differ by less
+    than float32 can hold (`collapse_note` tells of such features). Each of the k nearest training
+    clips has one vote; of classes with equally many votes the one whose nearest clip is nearer
+    wins. A feature of length 0 is equally near to all. Memory beyond the features in float64 is
+    bounded: validation clips are taken a chunk at a time.
 
     Raises InputError for features or labels that do not fit together, and for a k below 1 or above
     the number of training clips.
@@ -37,7 +40,7 @@ def knn(
     if not ks or ks[0] < 1 or ks[-1] > len(train):
         raise InputError(f"knn: ks are {ks}; wanted numbers in 1..{len(train)}, the training clips")
 
-    train, val = normalize(train, dim=1), normalize(val, dim=1)
+    train, val = normalize(train.double(), dim=1), normalize(val.double(), dim=1)
     rows = max(1, _CHUNK_BYTES // (train.element_size() * max(len(train), num_classes)))
     hits = dict.fromkeys(ks, 0)
     for features, labels in zip(val.split(rows), val_labels.split(rows), strict=True):

@@ -1,5 +1,6 @@
 """Linear evaluation: one linear layer trained on the features of a frozen encoder."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,10 @@ from torch import Tensor
 from msclr.errors import InputError
 from msclr.evaluation.metrics import check_split, per_class_accuracy, top_k_accuracy
 
+EPOCHS, LR, BATCH_SIZE = 100, 3.0, 128  # of the protocol of AimCLR and CrosSCLR
+# Over the loss of a guess. Features without any information train to a loss that wobbles about it.
+_CLEARLY_OVER = 1.05
+
 
 @dataclass(frozen=True, eq=False)
 class LinearResult:
@@ -17,7 +22,8 @@ class LinearResult:
     top1, top5, logits, per_class, weight and bias are those of the last epoch, the figures to
     report. best_top1 is the highest top-1 of any epoch (as papers report it, chosen on the very
     clips it is measured on), best_epoch the first epoch that reached it, counted from 1, and
-    best_top5 the top-5 of that same epoch. per_class is None for a class without clips.
+    best_top5 the top-5 of that same epoch. per_class is None for a class without clips. notes are
+    sentences that whoever reads the figures should know: that training was not stable.
     """
 
     weight: Tensor  # (classes, D)
@@ -30,6 +36,7 @@ class LinearResult:
     best_epoch: int
     per_class: list[float | None]
     history: list[tuple[int, float, float]]  # (epoch, train loss, val top-1)
+    notes: list[str]
 
 
 @torch.no_grad()
@@ -40,10 +47,10 @@ def fit_linear(
     val_labels: Tensor,
     num_classes: int,
     *,
-    epochs: int = 100,
-    lr: float = 3.0,
-    milestones: Sequence[int] = (80,),
-    batch_size: int = 128,
+    epochs: int = EPOCHS,
+    lr: float = LR,
+    milestones: Sequence[int] | None = None,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
     momentum: float = 0.9,
 ) -> LinearResult:
@@ -51,7 +58,8 @@ def fit_linear(
 
     Features (N, D) float (half precision is computed in float32), labels (N,) integers below
     `num_classes`. Runs on the device of `train_features`. No weight decay; the rate falls tenfold
-    after each epoch of `milestones`; the last, smaller batch of an epoch is kept.
+    after each epoch of `milestones`, after 80 % of the epochs where none are given; the last,
+    smaller batch of an epoch is kept.
 
     The gradient of the mean cross-entropy of a batch x (B, D), y (B,) is written out, which spares
     autograd and its many small operations:
@@ -66,12 +74,17 @@ def fit_linear(
 
     Features are taken as they are, as in the papers: no standardisation. The rate of 3 suits the
     pooled output of ST-GCN, whose entries are of order 0.1 to 1. Features a hundred times smaller
-    would hardly train in 100 epochs; scale such features first.
+    would hardly train in 100 epochs; scale such features first. On small sets of large features it
+    is too fast: after the first epoch the loss climbs above ln(classes), that of a guess, and
+    rounding alone then moves the accuracy by some points. `notes` says so where it happens; a lower
+    `lr` mends it.
 
     Raises InputError for features or labels that do not fit together, options out of range, and
     features so large that training overflows.
     """
-    _check_options(epochs, lr, batch_size, momentum)
+    check_options(epochs, lr, batch_size, momentum)
+    if milestones is None:
+        milestones = (max(1, epochs * 4 // 5),)
     x, y, val, val_labels = check_split(
         train_features, train_labels, val_features, val_labels, num_classes
     )
@@ -89,7 +102,7 @@ def fit_linear(
         if not (loss.isfinite() and logits.isfinite().all()):
             raise InputError(
                 f"linear evaluation overflowed in epoch {epoch}; features reach "
-                f"{x.abs().max().item():.3g}: scale them down or lower lr ({lr})"
+                f"{x.abs().max().item():.3g}: scale them down or lower the rate (lr {lr:g})"
             )
         top1 = top_k_accuracy(logits, val_labels, 1)
         history.append((epoch, loss.item() / len(x), top1))
@@ -107,7 +120,23 @@ def fit_linear(
         best_epoch=best_epoch,
         per_class=per_class_accuracy(logits, val_labels, num_classes),
         history=history,
+        notes=_stability_notes(history, num_classes, lr),
     )
+
+
+def _stability_notes(
+    history: Sequence[tuple[int, float, float]], num_classes: int, lr: float
+) -> list[str]:
+    guess = math.log(num_classes)
+    later = history[1:] or history  # training may begin far from where it is going
+    over = [loss for _, loss, _ in later if loss > _CLEARLY_OVER * guess]
+    if not over:
+        return []
+    return [
+        f"the linear classifier's training loss was above ln({num_classes}) = {guess:.3g}, that of "
+        f"a guess, in {len(over)} of {len(history)} epochs (at most {max(over):.3g}): training may "
+        f"be unstable with lr {lr:g}, and rounding then moves the figure; compare a lower lr"
+    ]
 
 
 class _SoftmaxRegression:
@@ -138,11 +167,14 @@ class _SoftmaxRegression:
         return loss
 
 
-def _check_options(epochs: int, lr: float, batch_size: int, momentum: float) -> None:
+def check_options(epochs: int, lr: float, batch_size: int, momentum: float = 0.0) -> None:
+    """Raise InputError for an option of `fit_linear` that is out of range."""
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value < 1:
-            raise InputError(f"fit_linear: {name} is {value}; it must be 1 or more")
+            raise InputError(f"linear evaluation: {name} is {value}; it must be 1 or more")
     if not 0 < lr < float("inf"):
-        raise InputError(f"fit_linear: lr is {lr}; it must be a number above 0")
+        raise InputError(f"linear evaluation: lr is {lr}; it must be a number above 0")
     if not 0 <= momentum < 1:
-        raise InputError(f"fit_linear: momentum is {momentum}; it must lie in 0..1, 1 excluded")
+        raise InputError(
+            f"linear evaluation: momentum is {momentum}; it must lie in 0..1, 1 excluded"
+        )

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from msclr import __version__
+from msclr import layouts as layout_registry
 from msclr.data.dataset import SkeletonDataset
 from msclr.data.store import Store, open_store
 from msclr.errors import InputError
-from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits
-from msclr.evaluation.features import extract_features, fit_statistics
+from msclr.evaluation.compare import require_same_kind
+from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits, rows_by_name
+from msclr.evaluation.features import collapse_note, extract_features, fit_statistics
 from msclr.evaluation.knn import knn
-from msclr.evaluation.linear import fit_linear
+from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, check_options, fit_linear
 from msclr.evaluation.metrics import per_class_accuracy, top_k_accuracy
+from msclr.evaluation.results import keep_result
 from msclr.evaluation.run import Run
+from msclr.paths import as_path
+
+KS = (1, 20)
+_LINEAR_DEFAULTS = {"seed": 0, "epochs": EPOCHS, "lr": LR, "batch_size": BATCH_SIZE}
 
 
 @dataclass
@@ -33,6 +41,13 @@ class SplitFeatures:
     val_labels: Tensor
     classes: list[str]
     seen: bool  # whether the layout was part of pretraining
+    layout: str  # its name, where an alias was asked for
+    store: Store
+    notes: list[str]  # what whoever reads figures of these features should know
+
+    def per_class(self, values: Sequence[float | None]) -> dict[str, float | None]:
+        """{class: value}; classes of one name are kept apart by their numbers."""
+        return dict(zip(_distinct(self.classes), values, strict=True))
 
 
 def data_layouts(run: Run, data: str | Path | None = None) -> list[str]:
@@ -49,6 +64,9 @@ def features_of(
 
     A layout that the encoder does not know gets edge importance 1 and an input norm with the
     statistics of the training clips; a random encoder gets all its statistics that way.
+
+    Raises InputError for data without clips or without the layout, and for data of another kind
+    than the run was trained on: see :func:`msclr.evaluation.compare.require_same_kind`.
     """
     store = _intact_store(data or run.recipe.data)
     stream = stream or run.recipe.stream
@@ -58,13 +76,25 @@ def features_of(
             f"{store.path} has {len(train)} train and {len(val)} val clips; evaluation needs both"
         )
     (layout,) = train.layouts
+    require_same_kind(run, store, layout)
     seen = layout in run.layouts
     if layout not in run.encoder.layouts:
         run.encoder.add_layout(train.layouts[layout])
     if run.random or not seen:
         fit_statistics(run.encoder, train, layout, stream, only_input=not run.random)
     train_x, val_x = (extract_features(run.encoder, part, layout, stream) for part in (train, val))
-    return SplitFeatures(train_x, train.labels, val_x, val.labels, store.classes, seen)
+    note = collapse_note(train_x)
+    return SplitFeatures(
+        train_x,
+        train.labels,
+        val_x,
+        val.labels,
+        store.classes,
+        seen,
+        layout,
+        store,
+        notes=[] if note is None else [note],
+    )
 
 
 _intact: set[tuple[Path, str]] = set()  # folders, and the checksums that their files had
@@ -86,27 +116,53 @@ def evaluate_linear(
     data: str | Path | None = None,
     stream: str | None = None,
     seed: int = 0,
+    *,
+    epochs: int = EPOCHS,
+    lr: float = LR,
+    batch_size: int = BATCH_SIZE,
 ) -> dict[str, Any]:
-    """The linear protocol on one layout; the result also goes to the run's folder."""
-    return _linear(run, layout, data, stream, seed)[0]
+    """The linear protocol on one layout; the result also goes to the run's folder.
+
+    Args:
+        run: see :func:`open_run`.
+        layout: its name, in the data.
+        data: a prepared folder; None for that of the run's recipe.
+        stream: "joint", "motion" or "bone"; None for the recipe's.
+        seed, epochs, lr, batch_size: see :func:`fit_linear`; the rate falls after 80 % of the
+            epochs.
+
+    Returns:
+        What ``msclr evaluate linear --json`` prints. Its ``notes`` are sentences that whoever reads
+        the figures should know: of features that coincide, of training that is not stable, and of
+        a run's folder that cannot be written.
+
+    Raises:
+        InputError: see :func:`features_of` and :func:`fit_linear`.
+    """
+    options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size}
+    return _linear(run, layout, data, stream, **options)[0]
 
 
 def _linear(
-    run: Run, layout: str, data: str | Path | None, stream: str | None = None, seed: int = 0
+    run: Run, layout: str, data: str | Path | None, stream: str | None = None, **options
 ) -> tuple[dict[str, Any], Tensor, Tensor]:
     """The result of :func:`evaluate_linear`, the last epoch's logits and the labels."""
+    options = _LINEAR_DEFAULTS | options
+    check_options(options["epochs"], options["lr"], options["batch_size"])  # before the long part
     f = features_of(run, layout, data, stream)
-    fit = fit_linear(f.train, f.train_labels, f.val, f.val_labels, len(f.classes), seed=seed)
-    result = _describe(run, "linear", layout, data, stream, seed) | {
-        "seen_in_pretraining": f.seen,
+    fit = fit_linear(f.train, f.train_labels, f.val, f.val_labels, len(f.classes), **options)
+    result = _describe(run, "linear", f, data, stream) | options
+    result |= {
         "top1": fit.top1,
         "top5": fit.top5,
         "best_top1": fit.best_top1,
         "best_top5": fit.best_top5,
         "best_epoch": fit.best_epoch,
-        "per_class": dict(zip(f.classes, fit.per_class, strict=True)),
+        "per_class": f.per_class(fit.per_class),
+        "notes": f.notes + fit.notes,
     }
-    _save(run, result)
+    changed = [f"{k}{v}" for k, v in options.items() if v != _LINEAR_DEFAULTS[k]]
+    keep_result(run, f.store, result, changed)
     return result, fit.logits, f.val_labels
 
 
@@ -115,71 +171,141 @@ def evaluate_knn(
     layout: str,
     data: str | Path | None = None,
     stream: str | None = None,
-    ks: Sequence[int] = (1, 20),
+    ks: Sequence[int] = KS,
 ) -> dict[str, Any]:
-    """Cosine nearest neighbours on one layout; ``top1`` is that of the first k."""
+    """Cosine nearest neighbours on one layout; ``top1`` is that of the first k.
+
+    Of ``ks`` those are left out that exceed the number of training clips. For the other arguments
+    and the ``notes`` of the result see :func:`evaluate_linear`.
+    """
     f = features_of(run, layout, data, stream)
+    changed = [] if tuple(ks) == KS else [f"k{k}" for k in ks]
     ks = [k for k in ks if k <= len(f.train)]
     accuracy = knn(f.train, f.train_labels, f.val, f.val_labels, len(f.classes), ks)
-    result = _describe(run, "knn", layout, data, stream) | {
-        "seen_in_pretraining": f.seen,
+    result = _describe(run, "knn", f, data, stream) | {
         "top1": accuracy[ks[0]],
         "top5": None,  # a vote ranks no further classes
         "best_top1": max(accuracy.values()),
         "by_k": {str(k): accuracy[k] for k in ks},
+        "notes": list(f.notes),
     }
-    _save(run, result)
+    keep_result(run, f.store, result, changed)
     return result
 
 
 def evaluate_ensemble(
-    runs: Sequence[Run], layouts: Sequence[str] | None = None, data: str | Path | None = None
+    runs: Sequence[Run],
+    layouts: Sequence[str] | None = None,
+    data: str | Path | None = None,
+    *,
+    epochs: int = EPOCHS,
+    lr: float = LR,
+    batch_size: int = BATCH_SIZE,
 ) -> dict[str, Any]:
     """Add up the logits of a linear classifier a run and layout.
 
-    Layouts count alike; streams by ``STREAM_WEIGHTS`` where the runs are of several.
+    Layouts count alike; streams by ``STREAM_WEIGHTS`` where the runs are of several. Data of
+    several runs must hold the same val clips, which are matched by their names; for the options see
+    :func:`fit_linear`.
+
+    Raises:
+        InputError: data without the same clips, or clips with other labels; see also
+            :func:`evaluate_linear`.
     """
-    members, logits, weights, labels, classes = [], [], [], None, []
+    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
+    fits = _fit_members(runs, layouts, data, options)
+    labels, names = fits[0].labels, list(fits[0].result["per_class"])
     several = len({run.recipe.stream for run in runs}) > 1
-    for run in runs:
-        for layout in layouts or data_layouts(run, data):
-            result, scores, truth = _linear(run, layout, data)
-            if labels is not None and not torch.equal(labels, truth):
-                raise InputError(f"{run.folder} was evaluated on other clips than {runs[0].folder}")
-            labels, classes = truth, list(result["per_class"])
-            logits.append(scores)
-            weights.append(STREAM_WEIGHTS[run.recipe.stream] if several else 1.0)
-            members.append({k: result[k] for k in ("run", "layout", "stream", "encoder", "top1")})
-    total = ensemble_logits(logits, weights)
+    weights = [STREAM_WEIGHTS[fit.result["stream"]] if several else 1.0 for fit in fits]
+    total = ensemble_logits([fit.logits for fit in fits], weights)
+    results = [fit.result for fit in fits]
+    kept = ("run", "layout", "stream", "encoder", "top1")
     return {
         "protocol": "ensemble",
-        "layout": "+".join(dict.fromkeys(member["layout"] for member in members)),
-        "members": [m | {"weight": w} for m, w in zip(members, weights, strict=True)],
+        "layout": "+".join(dict.fromkeys(result["layout"] for result in results)),
+        "members": [
+            {k: result[k] for k in kept} | {"weight": weight}
+            for result, weight in zip(results, weights, strict=True)
+        ],
         "top1": top_k_accuracy(total, labels, 1),
-        "top5": top_k_accuracy(total, labels, min(5, len(classes))),
+        "top5": top_k_accuracy(total, labels, min(5, len(names))),
         "best_top1": None,  # the members' last epochs are added up, no epoch is chosen
-        "per_class": dict(
-            zip(classes, per_class_accuracy(total, labels, len(classes)), strict=True)
-        ),
+        "per_class": dict(zip(names, per_class_accuracy(total, labels, len(names)), strict=True)),
+        "notes": [
+            f"{result['layout']} ({result['run']}): {note}"
+            for result in results
+            for note in result["notes"]
+        ],
     }
 
 
-def _describe(run: Run, protocol: str, layout: str, data, stream, seed=None) -> dict[str, Any]:
+class _Fit(NamedTuple):
+    """A member of an ensemble; its rows are the val clips of the first run, in their order."""
+
+    result: dict[str, Any]
+    logits: Tensor  # (N, classes)
+    labels: Tensor  # (N,)
+
+
+def _fit_members(
+    runs: Sequence[Run],
+    layouts: Sequence[str] | None,
+    data: str | Path | None,
+    options: dict[str, Any],
+) -> list[_Fit]:
+    if not runs:
+        raise InputError("an ensemble of no runs; give one or more")
+    clips = [_val_names(run, data) for run in runs]
+    orders = [  # of all runs before any of them is fitted
+        rows_by_name(names, clips[0], f"the data of {run.folder}", f"the data of {runs[0].folder}")
+        for names, run in zip(clips, runs, strict=True)
+    ]
+    fits: list[_Fit] = []
+    for run, rows in zip(runs, orders, strict=True):
+        for layout in _names_in(run, layouts, data):
+            result, logits, labels = _linear(run, layout, data, **options)
+            fits.append(_Fit(result, logits[rows], labels[rows]))
+            unlike = fits[0].labels != fits[-1].labels
+            if unlike.any():
+                clip = clips[0][int(unlike.nonzero()[0])]
+                raise InputError(
+                    f"an ensemble needs the same labels in all data: val clip {clip!r} has label "
+                    f"{fits[-1].labels[unlike][0]} in the data of {run.folder}, "
+                    f"{fits[0].labels[unlike][0]} in that of {runs[0].folder}; prepare both with "
+                    "the same labels"
+                )
+    return fits
+
+
+def _val_names(run: Run, data: str | Path | None) -> list[str]:
+    return open_store(data or run.recipe.data, verify=False).split("val").names
+
+
+def _names_in(run: Run, layouts: Sequence[str] | None, data: str | Path | None) -> list[str]:
+    """Those layouts of the data that are asked for, each once even if an alias names it again."""
+    available = data_layouts(run, data)
+    names = (x if x in available else layout_registry.get(x).name for x in layouts or available)
+    return list(dict.fromkeys(names))
+
+
+def _distinct(classes: Sequence[str]) -> list[str]:
+    """Class names; those that several classes have get the number of the class."""
+    count = Counter(classes)
+    names = [f"{name} ({i})" if count[name] > 1 else name for i, name in enumerate(classes)]
+    if len(set(names)) < len(names):  # another class is called so already
+        names = [f"{name} ({i})" for i, name in enumerate(classes)]
+    return names
+
+
+def _describe(run: Run, protocol: str, f: SplitFeatures, data, stream) -> dict[str, Any]:
     return {
         "protocol": protocol,
-        "layout": layout,
+        "layout": f.layout,
         "stream": stream or run.recipe.stream,
         "encoder": run.kind,
         "run": str(run.folder),
-        "data": str(data or run.recipe.data),
+        "data": str(as_path(data or run.recipe.data)),
         "step": run.step,
         "versions": {"msclr": __version__, "torch": str(torch.__version__)},
-        **({} if seed is None else {"seed": seed}),
+        "seen_in_pretraining": f.seen,
     }
-
-
-def _save(run: Run, result: dict[str, Any]) -> None:
-    name = "-".join(result[k] for k in ("protocol", "layout", "stream", "encoder"))
-    path = run.folder / "evaluation" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -5,13 +5,10 @@ a figure of their own, so neither the backend nor the style of the caller's matp
 """
 
 import csv
-import html
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,11 +16,13 @@ from torch import Tensor
 
 from msclr.errors import InputError
 from msclr.evaluation.metrics import check_features, check_labels
+from msclr.evaluation.page import write_page
+from msclr.paths import as_path
 
 if TYPE_CHECKING:
     from msclr.layouts import Layout
 
-Table = Sequence[Sequence[Any]]  # rows of cells, the header first
+__all__ = ["draw_clip", "embedding_plot", "loss_curve", "write_page"]
 
 _LOSS, _ACCURACY, _GRID = "#2b6cb0", "#c05621", "#e2e8f0"
 # Left side, middle and right side of a body; a further body starts over.
@@ -42,7 +41,7 @@ def loss_curve(csv_path: str | Path, out_png: str | Path) -> Path:
     Raises InputError for a file that is absent or empty, a missing column, or a cell that is no
     number.
     """
-    step, loss, accuracy = _read_columns(Path(csv_path), ("step", "loss", "contrast_accuracy"))
+    step, loss, accuracy = _read_columns(as_path(csv_path), ("step", "loss", "contrast_accuracy"))
     accuracy = 100 * accuracy
     figure = _figure(8.0, 4.2)
     left = figure.subplots()
@@ -158,33 +157,6 @@ def draw_clip(
     return _save(figure, out_png)
 
 
-def write_page(
-    folder: str | Path, title: str, sections: Sequence[tuple[str, str | Table | Path]]
-) -> Path:
-    """Writes `folder`/report.html, a page without scripts, and returns its path.
-
-    sections: (heading, content), where content is text (a `str`; an empty line starts a new
-    paragraph), a picture (a `pathlib.Path` to a file inside `folder`), or a table (rows of cells,
-    the header first). Sections of the same heading in a row are joined under one. Text is escaped;
-    pictures are linked relative to the page, so that the folder can be moved as a whole.
-
-    Raises InputError for a picture that is absent or outside `folder`, and a table with rows of
-    unlike length.
-    """
-    folder = Path(folder)
-    body, last = [], None
-    for heading, content in sections:
-        if heading != last:
-            body.append(f"<h2>{html.escape(heading)}</h2>")
-            last = heading
-        body.append(_content(folder, heading, content))
-    page = _PAGE.format(title=html.escape(title), body="\n".join(body))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
-
-
 # Figures
 
 
@@ -197,7 +169,7 @@ def _figure(width: float, height: float):
 def _save(figure, out_png: str | Path) -> Path:
     picture = io.BytesIO()  # drawn whole before the file is touched
     figure.savefig(picture, format="png")
-    out_png = Path(out_png)
+    out_png = as_path(out_png)
     out_png.parent.mkdir(parents=True, exist_ok=True)
     out_png.write_bytes(picture.getvalue())
     return out_png
@@ -241,16 +213,20 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 def _tsne(features: Tensor, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     features = torch.nn.functional.normalize(features, dim=1)
     # The usual start, by principal components, divides by their spread: a collapsed encoder has
     # none.
     spread = features.std(dim=0).max().item()
-    return TSNE(
+    mapping = TSNE(
         perplexity=min(30.0, (len(features) - 1) / 3),
         init="pca" if spread > 1e-6 else "random",
         random_state=seed,
-    ).fit_transform(features.numpy())
+    )
+    # Three threads and more add up in any order, and t-SNE makes another picture of the last bits.
+    with threadpool_limits(1):
+        return mapping.fit_transform(features.numpy())
 
 
 def _class_colours(count: int) -> np.ndarray:
@@ -346,76 +322,3 @@ def _body_legend(bodies: int) -> list:
         for body, colours in enumerate(_BODIES[:bodies], start=1)
         for index, side in ((0, "left"), (2, "right"))
     ]
-
-
-# Page
-
-
-def _content(folder: Path, heading: str, content: str | Table | Path) -> str:
-    if isinstance(content, str):
-        paragraphs = [part for part in content.split("\n\n") if part.strip()]
-        return "\n".join(f"<p>{html.escape(part.strip())}</p>" for part in paragraphs)
-    if isinstance(content, Path):
-        return _picture(folder, heading, content)
-    return _table(heading, content)
-
-
-def _picture(folder: Path, heading: str, path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"{path}: no such picture for the section {heading!r}; draw it first")
-    link = os.path.relpath(path.resolve(), folder.resolve())
-    if link.startswith(os.pardir):
-        raise InputError(f"{path} is outside {folder}; pictures of a page must lie in its folder")
-    source = quote(Path(link).as_posix())
-    return f'<img src="{source}" alt="{html.escape(heading)}: {html.escape(path.stem)}">'
-
-
-def _table(heading: str, rows: Table) -> str:
-    if not rows or any(len(row) != len(rows[0]) for row in rows):
-        raise InputError(
-            f"the table of the section {heading!r} has rows of {[len(row) for row in rows]} cells; "
-            "wanted a header and rows of its length"
-        )
-    head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in rows[0])
-    lines = ["<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows[1:]]
-    body = "\n".join(lines)
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-
-
-def _cell(value: Any) -> str:
-    """Numbers stand right, floats with four digits; None is a dash."""
-    if value is None:
-        return '<td class="number">–</td>'
-    if isinstance(value, float):
-        return f'<td class="number">{value:.4g}</td>'
-    if isinstance(value, int):
-        return f'<td class="number">{value}</td>'
-    return f"<td>{html.escape(str(value))}</td>"
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ max-width: 60rem; margin: 3rem auto; padding: 0 1.25rem; color: #1a202c;
-       font: 16px/1.6 system-ui, sans-serif; }}
-h1 {{ font-size: 1.9rem; margin-bottom: 2rem; }}
-h2 {{ font-size: 1.25rem; margin: 2.5rem 0 0.75rem; padding-top: 1rem;
-     border-top: 1px solid #e2e8f0; }}
-p {{ max-width: 44rem; white-space: pre-line; }}
-img {{ display: block; max-width: 100%; height: auto; margin: 1rem 0; }}
-table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.35rem 1rem; border-bottom: 1px solid #e2e8f0; text-align: left; }}
-th {{ color: #4a5568; font-weight: 600; border-bottom: 2px solid #cbd5e0; }}
-.number {{ text-align: right; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{body}
-</body>
-</html>
-"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from msclr.config import Recipe, make_recipe
 from msclr.errors import InputError
 from msclr.layouts import Layout
 from msclr.nn import STGCN
+from msclr.paths import as_path
 from msclr.training.checkpoint import load_checkpoint
 from msclr.training.pretrain import CHECKPOINT, build_encoder, pick_device
 
@@ -26,6 +27,11 @@ class Run:
     step: int  # steps of pretraining behind the encoder
     device: torch.device
     random: bool
+    # Of the data it was trained on, see `Store`. None and empty in checkpoints of older versions.
+    coordinates: str | None = None
+    units: str | None = None
+    size: dict[str, float | None] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -43,7 +49,7 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
     Raises:
         InputError: no run there, or a damaged checkpoint.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if not folder.is_dir():
         raise InputError(f"no run at {folder}: there is no such folder")
     state = load_checkpoint(folder / CHECKPOINT)
@@ -58,4 +64,16 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
         encoder.load_state_dict(weights)
     encoder = encoder.to(target).eval().requires_grad_(False)
     step = 0 if random else state["step"]
-    return Run(folder, recipe, encoder, list(encoder.layouts), step, target, random)
+    return Run(
+        folder,
+        recipe,
+        encoder,
+        list(encoder.layouts),
+        step,
+        target,
+        random,
+        coordinates=state.get("coordinates"),
+        units=state.get("units"),
+        size=state.get("size") or {},
+        checksums=state.get("data_checksums") or {},
+    )

@@ -63,6 +63,9 @@ def test_the_first_name_that_is_there_is_read(tmp_path):
     (both / "val_data.npy").unlink()
     with pytest.raises(InputError, match="lacks val_position.npy; it needs train_position.npy"):
         prepare_aimclr(tmp_path / "none", both)
+    (both / "train_position.npy").unlink()
+    with pytest.raises(InputError, match="lacks val_data.npy; it needs train_data.npy"):
+        prepare_aimclr(tmp_path / "none", both)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from msclr.errors import InputError
-from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits
+from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits, rows_by_name
 
 FIRST = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
 SECOND = torch.tensor([[5.0, 0.0], [-1.0, 2.0]])
@@ -44,3 +44,30 @@ def test_inputs_are_left_alone():
 def test_bad_input_is_refused(logits, weights, message):
     with pytest.raises(InputError, match=message):
         ensemble_logits(logits, weights)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "rows"),
+    [
+        (["a", "b", "c"], ["c", "a", "b"], [2, 0, 1]),
+        (["a", "b"], ["a", "b"], [0, 1]),
+        (["a", "a"], ["a", "a"], [0, 1]),  # in the same order no name is needed
+    ],
+)
+def test_clips_are_matched_by_name(names, wanted, rows):
+    assert rows_by_name(names, wanted, "mine", "yours") == rows
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "message"),
+    [
+        (["a", "b"], ["b", "c"], "clip 'a' is in mine, not in yours"),
+        (["b"], ["b", "c"], "clip 'c' is in yours, not in mine"),
+        (["a", "b", "b"], ["b", "a", "b"], "their names repeat"),
+        (["a", "b"], ["a", "b", "b"], "their names repeat"),
+        (["a", "b", "b"], ["b", "a"], "their names repeat"),
+    ],
+)
+def test_clips_that_cannot_be_matched_are_refused(names, wanted, message):
+    with pytest.raises(InputError, match=message):
+        rows_by_name(names, wanted, "mine", "yours")

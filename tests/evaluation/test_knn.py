@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from msclr.errors import InputError
+from msclr.evaluation.features import collapse_note
 from msclr.evaluation.knn import knn
 
 knn_module = importlib.import_module("msclr.evaluation.knn")  # the package has a function knn
@@ -57,6 +58,32 @@ def test_equal_votes_go_to_the_nearer_class():
         4: 100.0,
     }
     assert knn(train, labels, val, torch.tensor([0]), 3, (1, 3)) == {1: 0.0, 3: 100.0}
+
+
+def nearly_coincident(clips, seed):
+    """Features in float32 whose cosines differ from 1 by some 1e-8, and so does their class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(clips) % 4
+    centres = torch.eye(4, 16)[labels]
+    return 1 + 1e-4 * (centres + 0.1 * torch.randn(clips, 16, generator=generator)), labels
+
+
+def test_features_that_nearly_coincide_are_told_apart():
+    assert knn(*nearly_coincident(80, 0), *nearly_coincident(40, 1), 4) == {1: 100.0, 20: 100.0}
+
+
+def test_features_that_nearly_coincide_are_noted():
+    note = collapse_note(nearly_coincident(80, 0)[0])
+    assert "features nearly coincide" in note and "collapsed" in note
+    assert collapse_note(torch.ones(5, 3)) is not None
+    assert collapse_note(random_split()[0]) is None
+    # Of a mean cosine of 0.998: half the clips point one way, half another.
+    angle = math.acos(2 * 0.998 - 1)
+    two = torch.tensor([[1.0, 0.0], [math.cos(angle), math.sin(angle)]])
+    assert collapse_note(two) is None
+    angle = math.acos(2 * 0.9995 - 1)
+    two = torch.tensor([[1.0, 0.0], [math.cos(angle), math.sin(angle)]])
+    assert "below 1 by 0.0005" in collapse_note(two)
 
 
 def test_no_matrix_of_similarities_exceeds_the_chunk(monkeypatch):

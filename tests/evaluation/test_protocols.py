@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from msclr import layouts
-from msclr.data import store
+from msclr.data import prepare_arrays, store
 from msclr.data.dataset import SkeletonDataset
 from msclr.errors import InputError
 from msclr.evaluation import (
@@ -24,31 +24,11 @@ from msclr.evaluation import (
     protocols,
 )
 from msclr.evaluation.protocols import data_layouts, features_of
-from msclr.training import Pretraining, pretrain
+from msclr.training import Pretraining
 from msclr.training.distributed import Ranks
-from tests.tiny import LAYOUTS, TRAIN, UNSEEN, VAL, prepare_tiny, tiny_recipe, tree
+from tests.tiny import LAYOUTS, TRAIN, UNSEEN, VAL, prepare_tiny, tiny_clips, tiny_recipe, tree
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Three layouts, two of which the runs are pretrained on."""
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data", (UNSEEN, *LAYOUTS))
-
-
-@pytest.fixture(scope="module")
-def folders(data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    return {
-        stream: pretrain(tiny_recipe(data, folder / stream, stream=stream, steps=6, lr=0.01))
-        for stream in ("joint", "motion", "bone")
-    }
-
-
-@pytest.fixture
-def run(folders):
-    return open_run(folders["joint"])
 
 
 def inputs(data, split, layout, stream="joint"):
@@ -172,12 +152,33 @@ def test_data_prepared_anew_are_compared_anew(run, tmp_path, hashed):
 
 def test_linear_is_a_classifier_fit_on_the_frozen_features(run):
     f = features_of(run, LAYOUTS[0])
-    fit = fit_linear(f.train, f.train_labels, f.val, f.val_labels, 2, seed=3)
-    result = evaluate_linear(run, LAYOUTS[0], seed=3)
+    options = {"seed": 3, "epochs": 5, "lr": 0.1, "batch_size": 16}
+    fit = fit_linear(f.train, f.train_labels, f.val, f.val_labels, 2, milestones=[4], **options)
+    result = evaluate_linear(run, LAYOUTS[0], **options)
     names = ("top1", "top5", "best_top1", "best_top5", "best_epoch")
     assert {name: result[name] for name in names} == {name: getattr(fit, name) for name in names}
     assert result["per_class"] == dict(zip(["stand", "hug"], fit.per_class, strict=True))
     assert result["top5"] == 100.0  # of two classes
+    assert {name: result[name] for name in options} == options
+    usual = {"seed": 0, "epochs": 100, "lr": 3.0, "batch_size": 128}
+    assert usual.items() <= evaluate_linear(run, LAYOUTS[0]).items()
+
+
+def test_classes_of_one_name_are_kept_apart_by_their_numbers(run, tmp_path):
+    clips = tiny_clips([LAYOUTS[0]])
+    prepare_arrays(tmp_path / "data", **clips, frames=8)
+    description = tmp_path / "data" / "dataset.json"
+    meta = json.loads(description.read_text())
+    for names, wanted in (
+        (["walk", "walk"], ["walk (0)", "walk (1)"]),
+        (["walk", "sit", "walk"], ["walk (0)", "sit", "walk (2)"]),
+        (["walk", "walk", "walk (0)"], ["walk (0)", "walk (1)", "walk (0) (2)"]),
+    ):
+        description.write_text(json.dumps(meta | {"classes": names}))
+        result = evaluate_linear(run, LAYOUTS[0], tmp_path / "data", epochs=1)
+        assert list(result["per_class"]) == wanted
+        ensemble = evaluate_ensemble([run], None, tmp_path / "data", epochs=1)
+        assert ensemble["per_class"] == result["per_class"]
 
 
 def test_a_result_is_kept_beside_the_run(run, folders):
@@ -221,10 +222,10 @@ def test_an_ensemble_of_streams_adds_their_logits_by_the_papers_weights(folders,
     }
     streams = iter(margins)
 
-    def fitted(train, train_labels, val, val_labels, classes, seed):
+    def fitted(train, train_labels, val, val_labels, classes, **options):
         margin = torch.tensor(margins[next(streams)])[:, None] / 2
         logits = margin * (2.0 * torch.nn.functional.one_hot(val_labels, classes) - 1)
-        fit = fit_linear(train, train_labels, val, val_labels, classes, seed=seed)
+        fit = fit_linear(train, train_labels, val, val_labels, classes, **options)
         return replace(fit, logits=logits)
 
     monkeypatch.setattr(protocols, "fit_linear", fitted)
@@ -241,9 +242,6 @@ def test_an_ensemble_over_all_layouts_takes_each_once(run):
 
 
 def test_data_without_validation_clips_is_refused(run, tmp_path):
-    from msclr.data import prepare_arrays
-    from tests.tiny import tiny_clips
-
     clips = tiny_clips([LAYOUTS[0]]) | {"split": ["train"] * (TRAIN + VAL)}
     prepare_arrays(tmp_path / "data", **clips, frames=8)
     with pytest.raises(InputError, match="30 train and 0 val clips; evaluation needs both"):
@@ -252,5 +250,8 @@ def test_data_without_validation_clips_is_refused(run, tmp_path):
 
 def test_a_layout_under_its_alias_is_the_same_layout(run):
     name, alias = next((n, a) for n in LAYOUTS for a in layouts.get(n).aliases)
-    assert evaluate_knn(run, alias)["seen_in_pretraining"]
+    result = evaluate_knn(run, alias)
+    assert (result["layout"], result["seen_in_pretraining"]) == (name, True)
+    members = evaluate_ensemble([run], [alias, name], epochs=1)["members"]
+    assert [m["layout"] for m in members] == [name]
     assert features_of(run, alias).val.equal(features_of(run, name).val)
