@@ -10,80 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msclr import layouts as layout_registry
+from msclr.kernels import PackedRows
 from msclr.layouts import Layout
 from msclr.nn.attention_drop import attention_guided_drop
-from msclr.nn.graph_conv import Graph, GraphConv
+from msclr.nn.block import STGCNBlock
+from msclr.nn.fused import draw_seed
+from msclr.nn.graph_conv import Graph
 from msclr.nn.init import init_weights
-from msclr.nn.norm import BatchNorm, InputNorm
+from msclr.nn.norm import InputNorm
 
-TEMPORAL_KERNEL = 9
 STRIDES = (1, 1, 1, 1, 2, 1, 1, 2, 1, 1)
-
-
-class STGCNBlock(nn.Module):
-    """``y = relu(dropout(BN(tconv9(relu(BN(gconv(x)))))) + residual(x))``.
-
-    Called as ST-GCN's block, ``block(x, A) -> (y, A)`` with x (N, C_in, T, V), or with a list of
-    groups and a list of as many graphs: batch statistics are then over all groups together.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dropout: float = 0.0,
-        residual: bool = True,
-    ):
-        super().__init__()
-        self.gcn = GraphConv(in_channels, out_channels, kernel_size)
-        self.gcn_norm = BatchNorm(out_channels)
-        self.tcn = nn.Conv2d(
-            out_channels,
-            out_channels,
-            (TEMPORAL_KERNEL, 1),
-            (stride, 1),
-            (TEMPORAL_KERNEL // 2, 0),
-        )
-        self.tcn_norm = BatchNorm(out_channels)
-        self.dropout = nn.Dropout(dropout)
-        self.residual = _Residual(in_channels, out_channels, stride) if residual else None
-
-    def forward(self, x: Tensor | list[Tensor], A):
-        if torch.is_tensor(x):
-            return self._forward([x], [A])[0], A
-        return self._forward(x, A), A
-
-    def _forward(self, groups: list[Tensor], graphs: Sequence[Tensor | Graph]) -> list[Tensor]:
-        h = [self.gcn(x, graph)[0] for x, graph in zip(groups, graphs, strict=True)]
-        h = [self.tcn(F.relu(x)) for x in self.gcn_norm(h)]
-        h = [self.dropout(x) for x in self.tcn_norm(h)]
-        if self.residual is not None:
-            h = [a + b for a, b in zip(h, self.residual(groups), strict=True)]
-        return [F.relu(x) for x in h]
-
-
-class _Residual(nn.Module):
-    """The identity, or a strided 1x1 convolution with batch norm where shapes differ.
-
-    The stride is a slice: oneDNN's gradient of a strided 1x1 convolution overruns its buffer for
-    some shapes in channels_last float32 (seen with PyTorch 2.13, 8 to 16 channels, V = 42).
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int):
-        super().__init__()
-        self.stride = stride
-        if in_channels != out_channels or stride != 1:
-            self.conv = nn.Conv2d(in_channels, out_channels, 1)
-            self.norm = BatchNorm(out_channels)
-        else:
-            self.conv = None
-
-    def forward(self, groups: list[Tensor]) -> list[Tensor]:
-        if self.conv is None:
-            return groups
-        return self.norm([self.conv(x[:, :, :: self.stride]) for x in groups])
 
 
 class _Tracks(NamedTuple):
@@ -244,10 +180,14 @@ class STGCN(nn.Module):
         x = {name: self.input_norm[name](track.x) for name, track in tracks.items()}
         if self.padding == "paper":
             return self._padded_feature_maps(x)
-        groups = list(x.values())
+        rows, seed = PackedRows.of(list(x.values())), self._draw_seed()
         for i, block in enumerate(self.blocks):
-            groups, _ = block(groups, [self._graph(name, i) for name in x])
-        return dict(zip(x, groups, strict=True))
+            rows, _ = block(rows, [self._graph(name, i) for name in x], seed, i)
+        return dict(zip(x, rows.groups(), strict=True))
+
+    def _draw_seed(self) -> Tensor | None:
+        drops = self.training and any(block.dropout.p > 0 for block in self.blocks)
+        return draw_seed() if drops else None
 
     def _graph(self, name: str, block: int) -> Graph:
         fixed = getattr(self, f"adjacency_{name}")
@@ -261,7 +201,7 @@ class STGCN(nn.Module):
         sizes = torch.tensor([len(v) for v in x.values()], device=device)
         index = torch.arange(len(x), device=device).repeat_interleave(sizes)
         batch = torch.cat([F.pad(v, (0, largest - v.shape[3])) for v in x.values()])
-        groups = [batch.contiguous(memory_format=torch.channels_last)]
+        rows, seed = PackedRows.of([batch]), self._draw_seed()
         for i, block in enumerate(self.blocks):
             graphs = [self._graph(name, i) for name in x]
             pads = [(0, largest - len(g.adjacency[0])) * 2 for g in graphs]
@@ -269,8 +209,8 @@ class STGCN(nn.Module):
                 torch.stack([F.pad(part, pad) for part, pad in zip(parts, pads, strict=True)])
                 for parts in ([g.adjacency for g in graphs], [g.support for g in graphs])
             ]
-            groups, _ = block(groups, [Graph(*stacked, index, counts)])
-        parts = groups[0].split([len(v) for v in x.values()])
+            rows, _ = block(rows, [Graph(*stacked, index, counts)], seed, i)
+        parts = rows.groups()[0].split([len(v) for v in x.values()])
         return {n: p[..., : x[n].shape[3]] for n, p in zip(x, parts, strict=True)}
 
     @staticmethod
