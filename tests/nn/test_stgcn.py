@@ -44,7 +44,7 @@ def with_weights_of(model, *names, **options):
 def recording(model, run):
     """What run() returns, and the last block's output by layout, in the order of the dict."""
     maps = []
-    hook = model.blocks[-1].register_forward_hook(lambda m, args, out: maps.extend(out[0]))
+    hook = model.blocks[-1].register_forward_hook(lambda m, args, out: maps.extend(out[0].groups()))
     result = run()
     hook.remove()
     return result, maps

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from msclr.errors import InputError
 from msclr.layouts import Layout
-from msclr.nn.stgcn import STRIDES, TEMPORAL_KERNEL
+from msclr.nn.block import TEMPORAL_KERNEL
+from msclr.nn.stgcn import STRIDES
 
 FIRST_KEY = "st_gcn_networks.0.gcn.conv.weight"
 
