@@ -6,6 +6,7 @@ import importlib
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -217,7 +218,6 @@ first, second = map(int, sys.argv[2:])
 
 def send():
     os.kill(os.getpid(), first)
-    os.kill(os.getpid(), first)  # what a launcher hands on is no second one
     print("sent", flush=True)
     time.sleep(stop._ECHO + 0.2)
     print("still there", flush=True)
@@ -235,6 +235,18 @@ def test_a_second_signal_ends_the_process_at_once(first, second):
     command = [sys.executable, "-c", TWICE, stop.__file__, str(int(first)), str(int(second))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout) == (128 + second, "sent\nstill there\n"), done.stderr
+
+
+def test_a_signal_that_a_launcher_hands_on_is_no_second_one(monkeypatch):
+    times, ended = iter([100.0, 100.4, 100.6]), []
+    monkeypatch.setattr(stop.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(stop.os, "_exit", lambda status: ended.append((status, next(times, None))))
+    received, sent = socket.socketpair()
+    with received, sent:
+        sent.send(bytes([signal.SIGTERM, signal.SIGCHLD, signal.SIGTERM, signal.SIGTERM]))
+        sent.shutdown(socket.SHUT_WR)
+        stop._watch(received, SIGNALS)
+    assert ended == [(143, None)]  # at the third, when no time was left to be asked for
 
 
 def test_nothing_of_the_watch_stays_behind():
