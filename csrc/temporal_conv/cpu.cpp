@@ -126,7 +126,7 @@ struct Gradients {
 struct Totals {
   std::vector<double> e;       // (2, width of x)
   std::vector<double> g;       // (width of y)
-  std::vector<double> weight;  // (9, C_in, width of y)
+  std::vector<double> weight;  // (C_out, C_in, 9)
 };
 
 template <class S>
@@ -169,6 +169,7 @@ void backward_chunks(const Backward<S>& to, const std::vector<Chunk>& chunks,
   }
   TileSums e_sums(count, total.e.size()), g_sums(count, total.g.size());
   WeightSums<S> w_left(to.x.columns(), to.g.width);
+  bool any_left = false;
   for (int64_t start = 0; start < count; start += kGroup) {
     const int64_t size = std::min(kGroup, count - start);
     std::vector<std::vector<int64_t>> left(size);
@@ -187,6 +188,7 @@ void backward_chunks(const Backward<S>& to, const std::vector<Chunk>& chunks,
     if (w_sums) w_sums->add(slots->x, slots->g, first.back());
     for (int64_t i = 0; i < size; ++i)
       for (int64_t window : left[i]) {
+        any_left = true;
         const std::vector<Tile> tiles{chunks[start + i].tile(window)};
         const Panels<S>& panels = taps.get([&] { return pack_taps(to.transposed); });
         std::vector<S> of_e(total.e.size(), S(0)), of_g(total.g.size(), S(0));
@@ -198,8 +200,8 @@ void backward_chunks(const Backward<S>& to, const std::vector<Chunk>& chunks,
   e_sums.add_to(total.e);
   g_sums.add_to(total.g);
   if (!w_sums) return;
-  w_sums->add_taps(total.weight);
-  w_left.add_to(total.weight);
+  w_sums->add_to(total.weight);
+  if (any_left) w_left.add_to(total.weight);
 }
 
 template <class S>
@@ -218,17 +220,14 @@ void backward(const Shape& shape, const OutputGradient<S>& g, const Matrix<S>& x
   const int64_t x_width = norm.scale.size();
   const Work work = Work::of<S>(shape, x_width + g.width, nullptr);
   Totals total{std::vector<double>(2 * x_width, 0.0), std::vector<double>(g.width, 0.0),
-               std::vector<double>(kTaps * shape.c_in * g.width, 0.0)};
+               std::vector<double>(weights.size(), 0.0)};
   Lazy<Packed<S>> taps;
   backward_tiles(to, work.tiles, share_count(shape, work.tiles.size()), taps, total);
   if constexpr (std::is_same_v<S, float>) backward_chunks(to, work.chunks, taps, total);
   if (want_x) assign_sums(out.statistics, total.e, x_width);
   if (!want_weight) return;
   assign_sums(out.bias, total.g, g.width);
-  assign<double>(out.weight, [&](int64_t i) {
-    const int64_t k = i % kTaps, c = i / kTaps % shape.c_in, o = i / kTaps / shape.c_in;
-    return total.weight[(k * shape.c_in + c) * g.width + o];
-  });
+  assign<double>(out.weight, [&](int64_t i) { return total.weight[i]; });
 }
 
 Tensor empty(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
