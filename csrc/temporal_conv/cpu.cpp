@@ -15,10 +15,12 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
 #include "arguments.h"
+#include "cpu/choice.h"
 #include "cpu/direct.h"
 #include "cpu/direct_backward.h"
 #include "cpu/spectral.h"
@@ -35,27 +37,28 @@ void in_ranges(int64_t count, const F& body) {
   torch::stable::parallel_for(0, count, 1, body);
 }
 
-bool is_spectral(const Shape& shape, const Segment& segment) {
-  static const int64_t least = std::getenv("LEAST") ? atoi(std::getenv("LEAST")) : 32;
-  return shape.stride == 1 && segment.frames >= 9 && shape.c_in >= least && shape.c_out >= least;
-}
+// Tests set it, which so run both algorithms on any shape.
+Algorithm algorithm = Algorithm::kFastest;
 
 // The work of a call: tiles for the one algorithm, chunks for the other.
 struct Work {
   std::vector<Tile> tiles;
   std::vector<Chunk> chunks;
-
-  template <class S>
-  static Work of(const Shape& shape, int64_t width, S*) {
-    Work work;
-    for (const Segment& segment : shape.segments)
-      if (std::is_same_v<S, float> && is_spectral(shape, segment))
-        add_chunks(segment, chunk_windows<S>(), work.chunks);
-      else
-        add_tiles(segment, shape.stride, width * sizeof(S), work.tiles);
-    return work;
-  }
 };
+
+template <class S>
+Work work_of(const Shape& shape, int64_t width, const Costs& costs) {
+  Work work;
+  for (const Segment& segment : shape.segments) {
+    const bool can = std::is_same_v<S, float> && shape.stride == 1;
+    if (can && algorithm != Algorithm::kDirect &&
+        (algorithm == Algorithm::kSpectral || spectral_pays(shape, segment, costs)))
+      add_chunks(segment, chunk_windows<S>(), work.chunks);
+    else
+      add_tiles(segment, shape.stride, width * sizeof(S), work.tiles);
+  }
+  return work;
+}
 
 // The first `columns` of each row of `width`.
 void assign_sums(const Tensor& to, const std::vector<double>& sums, int64_t width) {
@@ -103,7 +106,7 @@ void forward(const Shape& shape, const Matrix<S>& x, const Norm<S>& norm, const 
   const std::vector<S> weights = values<S>(weight, "weight"), biases = padded<S>(bias, "bias");
   const Forward<S> to{x, norm, {weights.data(), shape.c_in, shape.c_out, false},
                       biases, shape.stride, y};
-  const Work work = Work::of<S>(shape, norm.scale.size(), nullptr);
+  const Work work = work_of<S>(shape, norm.scale.size(), kForwardCosts);
   Lazy<Packed<S>> taps;
   std::vector<double> total(2 * biases.size(), 0.0);
   forward_tiles(to, work.tiles, taps, total);
@@ -218,7 +221,7 @@ void backward(const Shape& shape, const OutputGradient<S>& g, const Matrix<S>& x
                        want_x ? &e : nullptr,
                        want_weight};
   const int64_t x_width = norm.scale.size();
-  const Work work = Work::of<S>(shape, x_width + g.width, nullptr);
+  const Work work = work_of<S>(shape, x_width + g.width, kBackwardCosts);
   Totals total{std::vector<double>(2 * x_width, 0.0), std::vector<double>(g.width, 0.0),
                std::vector<double>(weights.size(), 0.0)};
   Lazy<Packed<S>> taps;
@@ -285,4 +288,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> temporal_conv_backward(
 STABLE_TORCH_LIBRARY_IMPL(msclr, CPU, m) {
   m.impl("temporal_conv", TORCH_BOX(&temporal_conv));
   m.impl("temporal_conv_backward", TORCH_BOX(&temporal_conv_backward));
+}
+
+// Has the named algorithm run where it can, "direct" or "spectral", or the faster one otherwise.
+extern "C" __attribute__((visibility("default"))) void msclr_temporal_conv_algorithm(
+    const char* name) {
+  const std::string_view wanted = name;
+  algorithm = wanted == "direct"     ? Algorithm::kDirect
+              : wanted == "spectral" ? Algorithm::kSpectral
+                                     : Algorithm::kFastest;
 }
