@@ -15,10 +15,12 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
 #include "arguments.h"
+#include "cpu/choice.h"
 #include "cpu/direct.h"
 #include "cpu/direct_backward.h"
 #include "cpu/spectral.h"
@@ -35,27 +37,28 @@ void in_ranges(int64_t count, const F& body) {
   torch::stable::parallel_for(0, count, 1, body);
 }
 
-bool is_spectral(const Shape& shape, const Segment& segment) {
-  static const int64_t least = std::getenv("LEAST") ? atoi(std::getenv("LEAST")) : 32;
-  return shape.stride == 1 && segment.frames >= 9 && shape.c_in >= least && shape.c_out >= least;
-}
+// Tests set it, which so run both algorithms on any shape.
+Algorithm algorithm = Algorithm::kFastest;
 
 // The work of a call: tiles for the one algorithm, chunks for the other.
 struct Work {
   std::vector<Tile> tiles;
   std::vector<Chunk> chunks;
-
-  template <class S>
-  static Work of(const Shape& shape, int64_t width, S*) {
-    Work work;
-    for (const Segment& segment : shape.segments)
-      if (std::is_same_v<S, float> && is_spectral(shape, segment))
-        add_chunks(segment, chunk_windows<S>(), work.chunks);
-      else
-        add_tiles(segment, shape.stride, width * sizeof(S), work.tiles);
-    return work;
-  }
 };
+
+template <class S>
+Work work_of(const Shape& shape, int64_t width, const Costs& costs) {
+  Work work;
+  for (const Segment& segment : shape.segments) {
+    const bool can = std::is_same_v<S, float> && shape.stride == 1;
+    if (can && algorithm != Algorithm::kDirect &&
+        (algorithm == Algorithm::kSpectral || spectral_pays(shape, segment, costs)))
+      add_chunks(segment, chunk_windows<S>(), work.chunks);
+    else
+      add_tiles(segment, shape.stride, width * sizeof(S), work.tiles);
+  }
+  return work;
+}
 
 // The first `columns` of each row of `width`.
 void assign_sums(const Tensor& to, const std::vector<double>& sums, int64_t width) {
@@ -103,7 +106,7 @@ void forward(const Shape& shape, const Matrix<S>& x, const Norm<S>& norm, const 
   const std::vector<S> weights = values<S>(weight, "weight"), biases = padded<S>(bias, "bias");
   const Forward<S> to{x, norm, {weights.data(), shape.c_in, shape.c_out, false},
                       biases, shape.stride, y};
-  const Work work = Work::of<S>(shape, norm.scale.size(), nullptr);
+  const Work work = work_of<S>(shape, norm.scale.size(), kForwardCosts);
   Lazy<Packed<S>> taps;
   std::vector<double> total(2 * biases.size(), 0.0);
   forward_tiles(to, work.tiles, taps, total);
@@ -126,7 +129,7 @@ struct Gradients {
 struct Totals {
   std::vector<double> e;       // (2, width of x)
   std::vector<double> g;       // (width of y)
-  std::vector<double> weight;  // (9, C_in, width of y)
+  std::vector<double> weight;  // (C_out, C_in, 9)
 };
 
 template <class S>
@@ -169,6 +172,7 @@ void backward_chunks(const Backward<S>& to, const std::vector<Chunk>& chunks,
   }
   TileSums e_sums(count, total.e.size()), g_sums(count, total.g.size());
   WeightSums<S> w_left(to.x.columns(), to.g.width);
+  bool any_left = false;
   for (int64_t start = 0; start < count; start += kGroup) {
     const int64_t size = std::min(kGroup, count - start);
     std::vector<std::vector<int64_t>> left(size);
@@ -187,6 +191,7 @@ void backward_chunks(const Backward<S>& to, const std::vector<Chunk>& chunks,
     if (w_sums) w_sums->add(slots->x, slots->g, first.back());
     for (int64_t i = 0; i < size; ++i)
       for (int64_t window : left[i]) {
+        any_left = true;
         const std::vector<Tile> tiles{chunks[start + i].tile(window)};
         const Panels<S>& panels = taps.get([&] { return pack_taps(to.transposed); });
         std::vector<S> of_e(total.e.size(), S(0)), of_g(total.g.size(), S(0));
@@ -198,8 +203,8 @@ void backward_chunks(const Backward<S>& to, const std::vector<Chunk>& chunks,
   e_sums.add_to(total.e);
   g_sums.add_to(total.g);
   if (!w_sums) return;
-  w_sums->add_taps(total.weight);
-  w_left.add_to(total.weight);
+  w_sums->add_to(total.weight);
+  if (any_left) w_left.add_to(total.weight);
 }
 
 template <class S>
@@ -216,19 +221,16 @@ void backward(const Shape& shape, const OutputGradient<S>& g, const Matrix<S>& x
                        want_x ? &e : nullptr,
                        want_weight};
   const int64_t x_width = norm.scale.size();
-  const Work work = Work::of<S>(shape, x_width + g.width, nullptr);
+  const Work work = work_of<S>(shape, x_width + g.width, kBackwardCosts);
   Totals total{std::vector<double>(2 * x_width, 0.0), std::vector<double>(g.width, 0.0),
-               std::vector<double>(kTaps * shape.c_in * g.width, 0.0)};
+               std::vector<double>(weights.size(), 0.0)};
   Lazy<Packed<S>> taps;
   backward_tiles(to, work.tiles, share_count(shape, work.tiles.size()), taps, total);
   if constexpr (std::is_same_v<S, float>) backward_chunks(to, work.chunks, taps, total);
   if (want_x) assign_sums(out.statistics, total.e, x_width);
   if (!want_weight) return;
   assign_sums(out.bias, total.g, g.width);
-  assign<double>(out.weight, [&](int64_t i) {
-    const int64_t k = i % kTaps, c = i / kTaps % shape.c_in, o = i / kTaps / shape.c_in;
-    return total.weight[(k * shape.c_in + c) * g.width + o];
-  });
+  assign<double>(out.weight, [&](int64_t i) { return total.weight[i]; });
 }
 
 Tensor empty(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
@@ -286,4 +288,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> temporal_conv_backward(
 STABLE_TORCH_LIBRARY_IMPL(msclr, CPU, m) {
   m.impl("temporal_conv", TORCH_BOX(&temporal_conv));
   m.impl("temporal_conv_backward", TORCH_BOX(&temporal_conv_backward));
+}
+
+// Has the named algorithm run where it can, "direct" or "spectral", or the faster one otherwise.
+extern "C" __attribute__((visibility("default"))) void msclr_temporal_conv_algorithm(
+    const char* name) {
+  const std::string_view wanted = name;
+  algorithm = wanted == "direct"     ? Algorithm::kDirect
+              : wanted == "spectral" ? Algorithm::kSpectral
+                                     : Algorithm::kFastest;
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from msclr import kernels
 from msclr.kernels import backends
 from msclr.kernels._backend import instruction_set
-from msclr.kernels.temporal_conv import operator, reference
+from msclr.kernels.temporal_conv import operator, reference  # noqa: F401, defines them
 
 pytestmark = pytest.mark.skipif(
     bool(backends()["cpu"]), reason=f"no compiled operators: {backends()['cpu']}"
@@ -32,12 +35,28 @@ def isa(request):
     instruction_set(before)
 
 
-@pytest.fixture(params=[1, 2, 4])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
+@pytest.fixture(params=["direct", "spectral"])
+def algorithm(request):
+    """Each algorithm, on any shape: the rule would leave small ones to the first."""
+    choose = ctypes.CDLL(str(Path(kernels.__file__).parent / "_C.so")).msclr_temporal_conv_algorithm
+    choose.argtypes, choose.restype = [ctypes.c_char_p], None
+    choose(request.param.encode())
     yield request.param
-    torch.set_num_threads(before)
+    choose(b"fastest")
+
+
+@pytest.fixture
+def poisoned():
+    """Memory that has just been allocated holds huge numbers, of glibc's making."""
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except OSError:
+        pytest.skip("not glibc")
+    perturb, mmap_threshold = -6, -3  # memory of mmap would be zeros
+    mallopt(mmap_threshold, 1 << 25)
+    mallopt(perturb, 0x80)  # new memory holds its complement: 3.4e38
+    yield
+    mallopt(perturb, 0)
 
 
 def arguments(segments, c_in, c_out, stride, dtype=torch.float32, parameters=torch.float32, seed=0):
@@ -118,20 +137,28 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("segments", SHAPES.values(), ids=SHAPES)
+strides = pytest.mark.parametrize("stride", [1, 2])
+shapes = pytest.mark.parametrize("segments", SHAPES.values(), ids=SHAPES)
+
+
+@strides
+@shapes
 @pytest.mark.parametrize("channels", [(16, 16), (3, 17), (5, 1), (64, 40)], ids=str)
-def test_both_are_their_formulas(segments, channels, stride):
+def test_both_are_their_formulas(segments, channels, stride, algorithm):
     assert_right(segments, *channels, stride)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("segments", SHAPES.values(), ids=SHAPES)
-def test_wide_ones_are_their_formulas(segments, stride, isa):
-    assert_right(segments, 136, 100, stride)
+@shapes
+def test_wide_ones_are_their_formulas(segments, isa, algorithm):
+    assert_right(segments, 136, 100, 1)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("segments", [[20, 13, 5], [3, 50, 7, 9, 14, 5], [3, 25, 7]], ids=str)
+def test_many_tiles_and_chunks_are_one_result(segments, algorithm):
+    assert_right(segments, 16, 48, 1)
+
+
+@strides
 @pytest.mark.parametrize("channels", [(1, 3), (17, 5), (32, 32), (130, 128)], ids=str)
 @pytest.mark.parametrize(
     ("dtype", "parameters"),
@@ -144,5 +171,101 @@ def test_wide_ones_are_their_formulas(segments, stride, isa):
     ],
     ids=str,
 )
-def test_every_dtype_and_instruction_set(channels, stride, dtype, parameters, isa):
+def test_every_dtype(channels, stride, dtype, parameters, isa, algorithm):
     assert_right([2, 13, 5, 1, 22, 2], *channels, stride, dtype, parameters)
+
+
+@strides
+def test_nothing_is_read_that_was_not_written(stride, algorithm, poisoned):
+    assert_right(SHAPES["several"], 19, 33, stride)
+    assert_right(SHAPES["several"], 19, 33, stride, torch.bfloat16)
+
+
+@strides
+def test_threads_change_no_bit(stride, algorithm):
+    segments = [40, 13, 9, 3, 50, 7]
+    forward, backward = arguments(segments, 40, 24, stride)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.append(run(forward, backward, segments, stride))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        for got, expected in zip(other, found[0], strict=True):
+            for name in got:
+                assert torch.equal(got[name], expected[name]), name
+
+
+@strides
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["x", "d"])
+@pytest.mark.parametrize("segments", [[3, 13, 5], [2, 50, 3]], ids=str)
+def test_what_is_not_finite_stays_where_it_is_in_pytorch(segments, where, value, stride, algorithm):
+    forward, backward = arguments(segments, 20, 24, stride)
+    spoilt = forward[0] if where == "x" else backward[0]
+    spoilt[len(spoilt) // 2, 7] = value
+    found = run(forward, backward, segments, stride)
+    wanted = exact(forward, backward, found[0]["y"], segments, stride)
+    assert not torch.isfinite(found[1]["e"]).all()
+    for got, expected in zip(found, wanted, strict=True):
+        for name in got:
+            kind = [t.nan_to_num(nan=3.0, posinf=1.0, neginf=2.0) for t in (got[name], expected[name])]
+            finite = torch.isfinite(expected[name])
+            kind = [k.double().masked_fill(finite, 0) for k in kind]
+            assert torch.equal(*kind), name
+            torch.testing.assert_close(
+                got[name][finite].double(), expected[name][finite], rtol=1e-4, atol=1e-4
+            )
+
+
+@strides
+def test_only_what_is_wanted_is_computed(stride, algorithm):
+    segments = [2, 13, 5, 1, 25, 3]
+    (x, scale, shift, weight, _), (d, coefficients) = arguments(segments, 24, 40, stride)
+    given = (d, torch.zeros_like(d), coefficients, x, scale, shift, weight, segments, stride)
+    backward = torch.ops.msclr.temporal_conv_backward
+    e, statistics, dweight, dbias = backward(*given, True, True)
+    for got, expected in zip(backward(*given, True, False), (e, statistics), strict=False):
+        assert torch.equal(got, expected)
+    assert all(t.numel() == 0 for t in backward(*given, True, False)[2:])
+    for got, expected in zip(backward(*given, False, True)[2:], (dweight, dbias), strict=True):
+        assert torch.equal(got, expected)
+    assert all(t.numel() == 0 for t in backward(*given, False, True)[:2])
+
+
+def test_opcheck_holds():
+    segments = [2, 13, 5, 1, 25, 3]
+    (x, scale, shift, weight, bias), (d, coefficients) = arguments(segments, 24, 40, 1)
+    checks = ("test_schema", "test_faketensor")  # there is no autograd
+    forward = (x, scale, shift, weight, bias, segments, 1)
+    torch.library.opcheck(torch.ops.msclr.temporal_conv.default, forward, test_utils=checks)
+    backward = (d, torch.zeros_like(d), coefficients, x, scale, shift, weight, segments, 1)
+    op = torch.ops.msclr.temporal_conv_backward.default
+    for wanted in ((True, True), (False, True), (True, False)):
+        torch.library.opcheck(op, (*backward, *wanted), test_utils=checks)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("x", {"x": torch.zeros(129, 4)}),
+        ("x", {"x": torch.zeros(130, 5)}),
+        ("scale", {"scale": torch.zeros(5)}),
+        ("shift", {"shift": torch.zeros(4, 1)}),
+        ("weight", {"weight": torch.zeros(6, 4, 8)}),
+        ("bias", {"bias": torch.zeros(5)}),
+        ("segments", {"segments": [2, 13]}),
+        ("segments", {"segments": [-2, 13, -5]}),
+        ("stride", {"stride": 3}),
+    ],
+)
+def test_a_wrong_argument_is_named(name, changed):
+    segments = [2, 13, 5]
+    forward, _ = arguments(segments, 4, 6, 1)
+    names = ("x", "scale", "shift", "weight", "bias")
+    good = dict(zip(names, forward, strict=True)) | {"segments": segments, "stride": 1}
+    torch.ops.msclr.temporal_conv(*good.values())
+    with pytest.raises(RuntimeError, match=rf"{name} must"):
+        torch.ops.msclr.temporal_conv(*(good | changed).values())

@@ -30,8 +30,13 @@ class WeightSums {
   S* tap(int64_t k) { return sums_.data() + k * c_in_ * width_; }
   const S* tap(int64_t k) const { return sums_.data() + k * c_in_ * width_; }
   int64_t width() const { return width_; }
-  void add_to(std::vector<double>& total) const {
-    for (size_t i = 0; i < sums_.size(); ++i) total[i] += sums_[i];
+  // To (C_out, C_in, 9).
+  void add_to(std::vector<double>& to) const {
+    const int64_t c_out = to.size() / (c_in_ * kTaps);
+    for (int64_t o = 0; o < c_out; ++o)
+      for (int64_t c = 0; c < c_in_; ++c)
+        for (int64_t k = 0; k < kTaps; ++k)
+          to[(o * c_in_ + c) * kTaps + k] += sums_[(k * c_in_ + c) * width_ + o];
   }
 
  private:

@@ -83,9 +83,9 @@ template <class S>
 struct SpectralKernels {
   int64_t panel;   // columns of a full panel
   int64_t height;  // rows of a full block
-  // width, frames -7 .. 7 or -9 .. 8, slots
-  bool (*analyze)(int64_t, RowsAt<const S>, RowsAt<S>);
-  bool (*analyze_block)(int64_t, RowsAt<const S>, RowsAt<S>);
+  // width, frames -7 .. 7 or -9 .. 8, slots, distance of the next window's
+  bool (*analyze)(int64_t, RowsAt<const S>, RowsAt<S>, int64_t);
+  bool (*analyze_block)(int64_t, RowsAt<const S>, RowsAt<S>, int64_t);
   void (*synthesize)(int64_t, RowsAt<const S>, RowsAt<S>);  // width, slots, frames -7 .. 7
   void (*analyze_taps)(int64_t, RowsAt<const S>, RowsAt<S>);     // width, taps, slots
   void (*synthesize_taps)(int64_t, RowsAt<const S>, RowsAt<S>);  // width, slots, taps

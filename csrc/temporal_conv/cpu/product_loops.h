@@ -63,13 +63,33 @@ SIMD_TARGET void convolve(const Taps<S>& taps, int64_t frames, int64_t joints, i
   });
 }
 
+// c += a b in steps of as much depth as keeps a panel of b in the first-level cache for all rows.
+template <class S, int NR>
+SIMD_TARGET void product_add_panel(int64_t m, int64_t depth, Strided<S> a, const S* b, int64_t ldb,
+                                   S* c, int64_t ldc) {
+  constexpr int64_t kDepth = 96, kStep = 8;
+  for (int64_t d = 0; d < depth; d += kDepth) {
+    const int64_t end = d + kDepth < depth ? d + kDepth : depth;
+    each_rows<NR>(m, [&]<int M>(int64_t row, std::integral_constant<int, M>) SIMD_TARGET {
+      const S* from = a.data + row * a.rows;
+      const S* next = row + M < m ? from + M * a.rows : a.data + kDepth * a.columns;
+      Block<S, M, NR> block;
+      block.load_from(c + row * ldc, ldc);
+      for (int64_t k = d; k < end; k += kStep) {
+#pragma GCC unroll 8
+        for (int64_t i = k; i < k + kStep; ++i) __builtin_prefetch(next + i * a.columns);
+        block.add(k + kStep < end ? kStep : end - k, {from + k * a.columns, a.rows, a.columns},
+                  b + k * ldb, ldb);
+      }
+      block.store_to(c + row * ldc, ldc);
+    });
+  }
+}
+
 template <class S>
 SIMD_TARGET void product_add(int64_t m, int64_t n, int64_t depth, Strided<S> a, const S* b,
                              int64_t ldb, S* c, int64_t ldc) {
   each_panel<S>(n, [&]<int NR>(int64_t column, std::integral_constant<int, NR>) SIMD_TARGET {
-    each_rows<NR>(m, [&]<int M>(int64_t row, std::integral_constant<int, M>) SIMD_TARGET {
-      block_product<S, M, NR, true>(depth, {a.data + row * a.rows, a.rows, a.columns}, b + column,
-                                    ldb, c + row * ldc + column, ldc);
-    });
+    product_add_panel<S, NR>(m, depth, a, b + column, ldb, c + column, ldc);
   });
 }

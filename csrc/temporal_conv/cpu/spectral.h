@@ -132,7 +132,7 @@ class SpectralForward {
   bool analyze(const Chunk& chunk, int64_t i) {
     const Tile tile = chunk.tile(i);
     return analyze_window(chunk, tile, kPadding, x_row(tile), {frames_.get(), width_},
-                          x_.window(i), [&](const Part& part, RowsAt<S> rows) {
+                          x_, i, [&](const Part& part, RowsAt<S> rows) {
                             to_.norm.read(to_.x, part, rows);
                           });
   }

@@ -32,15 +32,16 @@ class SlotSums {
     });
   }
 
-  // Adds the gradient of the taps to `to`, (9, C_in, width).
-  void add_taps(std::vector<double>& to) const {
+  // Adds the gradient of the taps to `to`, (C_out, C_in, 9).
+  void add_to(std::vector<double>& to) const {
+    const int64_t c_out = to.size() / (c_in_ * kTaps);
     in_parallel(c_in_, [&](int64_t c) {
       std::vector<S> taps(kTaps * width_);
       spectral_kernels<S>().synthesize_taps(width_, {slot(0) + c * width_, c_in_ * width_},
                                             {taps.data(), width_});
-      for (int64_t k = 0; k < kTaps; ++k)
-        for (int64_t o = 0; o < width_; ++o)
-          to[(k * c_in_ + c) * width_ + o] += taps[k * width_ + o];
+      for (int64_t o = 0; o < c_out; ++o)
+        for (int64_t k = 0; k < kTaps; ++k)
+          to[(o * c_in_ + c) * kTaps + k] += taps[k * width_ + o];
     });
   }
 
@@ -86,7 +87,7 @@ class SpectralBackward {
     std::vector<bool> finite(chunk.count, true);
     std::vector<int64_t> left;
     for (int64_t i = 0; i < chunk.count; ++i) {
-      if (to_.e) finite[i] = analyze_gradient(chunk, i, kPadding, g_.window(i), unused_.get());
+      if (to_.e) finite[i] = analyze_gradient(chunk, i, kPadding, g_, i, unused_.get());
       if (to_.want_weight) finite[i] = analyze_weight(chunk, i, *group, first, finite[i], g_sums);
       if (!finite[i]) left.push_back(i);
     }
@@ -99,10 +100,11 @@ class SpectralBackward {
   }
 
  private:
-  bool analyze_gradient(const Chunk& chunk, int64_t i, int64_t margin, RowsAt<S> slots, S* sums) {
+  bool analyze_gradient(const Chunk& chunk, int64_t i, int64_t margin, const Slots<S>& slots,
+                        int64_t place, S* sums) {
     const Tile tile = chunk.tile(i);
     return analyze_window(chunk, tile, margin, y_row(tile), RowsAt<S>{frames_.get(), to_.g.width},
-                          slots, [&](const Part& part, RowsAt<S> rows) {
+                          slots, place, [&](const Part& part, RowsAt<S> rows) {
                             to_.g.read(part, rows, scratch_.get(), sums);
                           });
   }
@@ -113,13 +115,13 @@ class SpectralBackward {
     const Tile tile = chunk.tile(i);
     finite = finite && analyze_window(chunk, tile, kPadding, x_row(tile),
                                       RowsAt<S>{frames_.get(), x_width_},
-                                      group.x.window(first + i),
+                                      group.x, first + i,
                                       [&](const Part& part, RowsAt<S> rows) {
                                         to_.norm.read(to_.x, part, rows);
                                       });
     std::vector<S>& sums = own_sums_;
     sums.assign(to_.g.width, S(0));
-    finite = finite && analyze_gradient(chunk, i, 0, group.g.window(first + i), sums.data());
+    finite = finite && analyze_gradient(chunk, i, 0, group.g, first + i, sums.data());
     if (!finite) {
       group.x.clear(first + i);
       group.g.clear(first + i);

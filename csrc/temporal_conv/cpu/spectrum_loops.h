@@ -83,10 +83,10 @@ SIMD_INLINE void synthesize_frames(const Spectrum<S>& from, const F& put) {
   }
 }
 
-// Rows `stride` apart of frames -H .. H become one row a slot, a distance apart. Returns whether
-// all is finite: the first slot is the sum of all frames.
+// Rows of frames -H .. H become one row a slot. Returns whether all is finite: the first slot is the
+// sum of all frames. Where the next window's rows will be written, `next` further on, is fetched.
 template <class S, int H>
-SIMD_TARGET bool analyze(int64_t width, RowsAt<const S> frames, RowsAt<S> slots) {
+SIMD_TARGET bool analyze(int64_t width, RowsAt<const S> frames, RowsAt<S> slots, int64_t next) {
   Vector<S> check = {};
   for (int64_t c = 0; c < width; c += kLanes<S>) {
     const Spectrum<S> all = analyzed<S, H>([&](int n) SIMD_TARGET {
@@ -102,6 +102,7 @@ SIMD_TARGET bool analyze(int64_t width, RowsAt<const S> frames, RowsAt<S> slots)
       store(to + (slot_of(f) + 2) * slots.stride, all.sines[f]);
     }
     check += all.cosines[0] * S(0);
+    for (int m = 0; m < kSlots; ++m) __builtin_prefetch(to + m * slots.stride + next, 1);
   }
   return sum_lanes<S>(check) == S(0);
 }

@@ -71,12 +71,12 @@ class Slots {
   Buffer<S> buffer_;
 };
 
-// Brings a window's frames into a buffer and transforms them into a row of each slot; returns whether
-// all is finite. With `margin` frames around the window's own, zeros where the clip has none; f(part,
+// Brings a window's frames into a buffer and transforms them into row `place` of each slot; returns
+// whether all is finite. With `margin` frames around the window's own, zeros where the clip has none; f(part,
 // rows) reads a part of them. The buffer has room for a row more than the transform is long.
 template <class S, class F>
 bool analyze_window(const Chunk& chunk, const Tile& tile, int64_t margin, int64_t sample_row,
-                    RowsAt<S> buffer, RowsAt<S> slots, const F& f) {
+                    RowsAt<S> buffer, const Slots<S>& slots, int64_t place, const F& f) {
   const bool wide = margin > 0 && !chunk.whole_clips();
   const int64_t half = wide ? kLength / 2 : kHalf, width = buffer.stride;
   const int64_t top = chunk.middle(tile) - half;  // the frame of the buffer's first row
@@ -89,7 +89,7 @@ bool analyze_window(const Chunk& chunk, const Tile& tile, int64_t margin, int64_
     f(part, RowsAt<S>{buffer.data + begin * width, width});
   });
   const auto analyze = wide ? spectral_kernels<S>().analyze_block : spectral_kernels<S>().analyze;
-  return analyze(width, {buffer.data, width}, slots);
+  return analyze(width, {buffer.data, width}, slots.window(place), slots.slot(0).stride);
 }
 
 }  // namespace msclr::temporal_conv_cpu
