@@ -214,12 +214,15 @@ def test_two_steps_lead_from_a_public_function_to_each_kernel(name):
     public, declared = (
         (folder / file).read_text(encoding="utf-8") for file in ("__init__.py", "operator.py")
     )
+    if "__all__" not in public:  # a part of another operator
+        return
     assert re.search(r"\boperator\.\w+\(backend, ", public)
-    for backend, file in re.findall(r"(\w+)=torch\.ops\.msclr\.\w+,  # (\S+)", declared):
+    backends = re.findall(r"(\w+)=torch\.ops\.msclr\.\w+,  # (\S+)", declared)
+    assert "cpu" in dict(backends)
+    for backend, file in backends:
         code = ROOT / file if "/" in file else folder / file
         assert code.is_file(), f"{backend} of {name}: there is no {file}"
         assert str(code.relative_to(ROOT)) in public, f"{name}'s docstring does not name {file}"
-    assert "cpu=torch.ops.msclr." in declared and "triton=torch.ops.msclr." in declared
 
 
 def test_a_schema_is_written_once():
