@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from msclr.data import prepare_arrays
-from msclr.data.store import Store
+from msclr.data.store import Store, open_store
 from msclr.errors import InputError
 from msclr.evaluation import evaluate_ensemble, evaluate_knn, evaluate_linear, open_run
 from msclr.evaluation.compare import require_same_kind
@@ -141,6 +141,20 @@ def told(folders, tmp_path):
     state |= {"coordinates": "xyz", "units": "metre", "size": dict.fromkeys(LAYOUTS, 3.5)}
     torch.save(state, tmp_path / "checkpoint.pt")
     return open_run(tmp_path)
+
+
+def test_a_checkpoint_says_what_its_run_was_trained_on(folders, data, tmp_path):
+    run, mine = open_run(folders["joint"]), open_store(data)
+    assert (run.coordinates, run.units) == ("xyz", mine.meta["units"])
+    assert run.size == mine.size
+    assert run.checksums == mine.meta["checksums"]
+
+    state = torch.load(folders["joint"] / "checkpoint.pt", weights_only=True)
+    for key in ("coordinates", "units", "size"):  # as an older version wrote it
+        state.pop(key)
+    torch.save(state, tmp_path / "checkpoint.pt")
+    run = open_run(tmp_path)
+    assert (run.coordinates, run.units, run.size) == (None, None, {})
 
 
 @pytest.mark.parametrize("layout", [LAYOUTS[0], UNSEEN])

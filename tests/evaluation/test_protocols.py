@@ -196,6 +196,22 @@ def test_a_random_encoders_result_does_not_replace_the_pretrained_one(run, folde
     assert f"linear-{LAYOUTS[0]}-joint-random.json" in after
 
 
+def test_notes_on_the_features_and_the_fit_come_with_the_result(run, monkeypatch):
+    def noted(*data, **options):
+        return replace(fit_linear(*data, **options), notes=["of the fit"])
+
+    monkeypatch.setattr(protocols, "collapse_note", lambda features: f"of {len(features)} clips")
+    monkeypatch.setattr(protocols, "fit_linear", noted)
+    of_features = f"of {TRAIN} clips"
+    assert evaluate_knn(run, LAYOUTS[0])["notes"] == [of_features]
+    assert evaluate_linear(run, LAYOUTS[0], epochs=1)["notes"] == [of_features, "of the fit"]
+    member = f"{LAYOUTS[0]} ({run.folder})"
+    assert evaluate_ensemble([run], [LAYOUTS[0]], epochs=1)["notes"] == [
+        f"{member}: {of_features}",
+        f"{member}: of the fit",
+    ]
+
+
 def test_nearest_neighbours_are_counted_for_every_k_that_fits(run):
     f = features_of(run, LAYOUTS[0])
     result = evaluate_knn(run, LAYOUTS[0], ks=(3, 20, TRAIN + 1))

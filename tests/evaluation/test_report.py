@@ -334,3 +334,11 @@ def test_import_loads_no_drawing_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_paths_may_begin_with_the_home_folder(log, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert loss_curve("~/log.csv", "~/loss.png") == tmp_path / "loss.png"
+    page = write_page("~/page", "Figures", [("What", "This is Grün.")])
+    assert page == tmp_path / "page" / "report.html"
+    assert "Grün" in page.read_text(encoding="utf-8")

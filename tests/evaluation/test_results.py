@@ -103,6 +103,7 @@ def test_a_full_disk_leaves_the_former_result_whole(copy, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(results.os, "replace", full)
+    run.step += 1  # another result
     assert "No space left on device" in evaluate_knn(run, LAYOUT)["notes"][-1]
     assert tree(copy / "evaluation") == before
 
