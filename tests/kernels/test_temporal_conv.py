@@ -161,6 +161,11 @@ def test_many_tiles_and_chunks_are_one_result(segments, algorithm):
 
 
 @strides
+def test_a_clip_of_many_tiles_is_one_result(stride):
+    assert_right([2, 40, 25], 64, 80, stride)
+
+
+@strides
 @pytest.mark.parametrize("channels", [(1, 3), (17, 5), (32, 32), (130, 128)], ids=str)
 @pytest.mark.parametrize(
     ("dtype", "parameters"),
