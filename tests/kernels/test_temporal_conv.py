@@ -34,14 +34,17 @@ def isa(request):
     instruction_set(before)
 
 
+def choose(algorithm):
+    library = ctypes.CDLL(str(Path(kernels.__file__).parent / "_C.so"))
+    library.msclr_temporal_conv_algorithm(ctypes.c_char_p(algorithm.encode()))
+
+
 @pytest.fixture(params=["direct", "spectral"])
 def algorithm(request):
     """Each algorithm, on any shape: the rule would leave small ones to the first."""
-    choose = ctypes.CDLL(str(Path(kernels.__file__).parent / "_C.so")).msclr_temporal_conv_algorithm
-    choose.argtypes, choose.restype = [ctypes.c_char_p], None
-    choose(request.param.encode())
+    choose(request.param)
     yield request.param
-    choose(b"fastest")
+    choose("fastest")
 
 
 @pytest.fixture
@@ -180,6 +183,21 @@ def test_a_clip_of_many_tiles_is_one_result(stride):
 )
 def test_every_dtype(channels, stride, dtype, parameters, isa, algorithm):
     assert_right([2, 13, 5, 1, 22, 2], *channels, stride, dtype, parameters)
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(8, "direct"), (160, "spectral")])
+def test_wide_layers_are_spectral(channels, expected):
+    segments = [8, 13, 25]
+    forward, backward = arguments(segments, channels, channels, 1)
+    found = {}
+    for name in ("fastest", "direct", "spectral"):
+        choose(name)
+        results = run(forward, backward, segments, 1, torch.zeros_like(backward[0]))
+        found[name] = [results[0]["y"], results[1]["dweight"]]
+    choose("fastest")
+    for i in range(2):
+        assert torch.equal(found["fastest"][i], found[expected][i])
+        assert not torch.equal(found["direct"][i], found["spectral"][i])
 
 
 @strides
