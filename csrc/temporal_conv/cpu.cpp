@@ -20,45 +20,17 @@
 #include <vector>
 
 #include "arguments.h"
+#include "cpu/backward.h"
 #include "cpu/choice.h"
-#include "cpu/direct.h"
-#include "cpu/direct_backward.h"
-#include "cpu/spectral.h"
-#include "cpu/spectral_backward.h"
+#include "cpu/forward.h"
 
 namespace {
 
 using namespace msclr;
 using namespace msclr::temporal_conv_cpu;
 
-// body(first, last) over parts of 0 .. count-1, on as many threads as there are.
-template <class F>
-void in_ranges(int64_t count, const F& body) {
-  torch::stable::parallel_for(0, count, 1, body);
-}
-
 // Tests set it, which so run both algorithms on any shape.
 Algorithm algorithm = Algorithm::kFastest;
-
-// The work of a call: tiles for the one algorithm, chunks for the other.
-struct Work {
-  std::vector<Tile> tiles;
-  std::vector<Chunk> chunks;
-};
-
-template <class S>
-Work work_of(const Shape& shape, int64_t width, const Costs& costs) {
-  Work work;
-  for (const Segment& segment : shape.segments) {
-    const bool can = std::is_same_v<S, float> && shape.stride == 1;
-    if (can && algorithm != Algorithm::kDirect &&
-        (algorithm == Algorithm::kSpectral || spectral_pays(shape, segment, costs)))
-      add_chunks(segment, chunk_windows<S>(), work.chunks);
-    else
-      add_tiles(segment, shape.stride, width * sizeof(S), work.tiles);
-  }
-  return work;
-}
 
 // The first `columns` of each row of `width`.
 void assign_sums(const Tensor& to, const std::vector<double>& sums, int64_t width) {
@@ -67,46 +39,12 @@ void assign_sums(const Tensor& to, const std::vector<double>& sums, int64_t widt
 }
 
 template <class S>
-void forward_tiles(const Forward<S>& to, const std::vector<Tile>& tiles, Lazy<Packed<S>>& taps,
-                   std::vector<double>& total) {
-  if (tiles.empty()) return;
-  const Panels<S>& packed = taps.get([&] { return pack_taps(to.weights); });
-  TileSums sums(tiles.size(), total.size());
-  in_ranges(tiles.size(), [&](int64_t first, int64_t last) {
-    DirectForward<S> direct(to, packed, tiles);
-    std::vector<S> of_tile(total.size(), S(0));
-    for (int64_t i = first; i < last; ++i) {
-      direct.run(tiles[i], of_tile.data());
-      sums.take(i, of_tile.data());
-    }
-  });
-  sums.add_to(total);
-}
-
-template <class S>
-void forward_chunks(const Forward<S>& to, const std::vector<Chunk>& chunks, Lazy<Packed<S>>& taps,
-                    std::vector<double>& total) {
-  if (chunks.empty()) return;
-  const Packed<S> slots = pack_slots(to.weights);
-  TileSums sums(chunks.size(), total.size());
-  in_ranges(chunks.size(), [&](int64_t first, int64_t last) {
-    SpectralForward<S> spectral(to, slots, taps);
-    std::vector<S> of_chunk(total.size(), S(0));
-    for (int64_t i = first; i < last; ++i) {
-      spectral.run(chunks[i], of_chunk.data());
-      sums.take(i, of_chunk.data());
-    }
-  });
-  sums.add_to(total);
-}
-
-template <class S>
 void forward(const Shape& shape, const Matrix<S>& x, const Norm<S>& norm, const Tensor& weight,
              const Tensor& bias, const Matrix<S>& y, const Tensor& statistics) {
   const std::vector<S> weights = values<S>(weight, "weight"), biases = padded<S>(bias, "bias");
-  const Forward<S> to{x, norm, {weights.data(), shape.c_in, shape.c_out, false},
+  const Forward<S> to{x,      norm,         {weights.data(), shape.c_in, shape.c_out, false},
                       biases, shape.stride, y};
-  const Work work = work_of<S>(shape, norm.scale.size(), kForwardCosts);
+  const Work work = work_of<S>(shape, norm.scale.size(), algorithm, kForwardCosts);
   Lazy<Packed<S>> taps;
   std::vector<double> total(2 * biases.size(), 0.0);
   forward_tiles(to, work.tiles, taps, total);
@@ -114,98 +52,9 @@ void forward(const Shape& shape, const Matrix<S>& x, const Norm<S>& norm, const 
   assign_sums(statistics, total, biases.size());
 }
 
-// Each share has a copy of the weights' gradient, which takes time of its own. Their number must
-// not depend on that of the threads.
-int64_t share_count(const Shape& shape, int64_t tiles) {
-  constexpr int64_t kRows = 2048, kMost = 16;
-  return std::clamp<int64_t>(std::min(shape.out_rows / kRows, tiles), 1, kMost);
-}
-
 struct Gradients {
   Tensor e, statistics, weight, bias;
 };
-
-// What the tiles and chunks of a call add up to.
-struct Totals {
-  std::vector<double> e;       // (2, width of x)
-  std::vector<double> g;       // (width of y)
-  std::vector<double> weight;  // (C_out, C_in, 9)
-};
-
-template <class S>
-void backward_tiles(const Backward<S>& to, const std::vector<Tile>& tiles, int64_t shares,
-                    Lazy<Packed<S>>& taps, Totals& total) {
-  if (tiles.empty()) return;
-  const Panels<S>& transposed = taps.get([&] { return pack_taps(to.transposed); });
-  TileSums e_sums(tiles.size(), total.e.size()), g_sums(tiles.size(), total.g.size());
-  std::vector<WeightSums<S>> w_sums(to.want_weight ? shares : 0, {to.x.columns(), to.g.width});
-  in_ranges(shares, [&](int64_t first_share, int64_t last_share) {
-    DirectBackward<S> direct(to, &transposed, tiles);
-    std::vector<S> of_e(total.e.size(), S(0)), of_g(total.g.size(), S(0));
-    for (int64_t share = first_share; share < last_share; ++share) {
-      const int64_t count = tiles.size(), last = count * (share + 1) / shares;
-      for (int64_t i = count * share / shares; i < last; ++i) {
-        direct.run(tiles[i], of_e.data(), of_g.data(), to.want_weight ? &w_sums[share] : nullptr);
-        e_sums.take(i, of_e.data());
-        g_sums.take(i, of_g.data());
-      }
-    }
-  });
-  e_sums.add_to(total.e);
-  g_sums.add_to(total.g);
-  for (const auto& share : w_sums) share.add_to(total.weight);
-}
-
-template <class S>
-void backward_chunks(const Backward<S>& to, const std::vector<Chunk>& chunks,
-                     Lazy<Packed<S>>& taps, Totals& total) {
-  if (chunks.empty()) return;
-  constexpr int64_t kGroup = 8;  // chunks
-  std::optional<Packed<S>> transposed;
-  std::optional<GroupSlots<S>> slots;
-  std::optional<SlotSums<S>> w_sums;
-  if (to.e) transposed.emplace(pack_slots(to.transposed));
-  const int64_t count = chunks.size(), most = std::min(kGroup, count);
-  if (to.want_weight) {
-    slots.emplace(to, most * chunk_windows<S>());
-    w_sums.emplace(to.x.columns(), to.g.width);
-  }
-  TileSums e_sums(count, total.e.size()), g_sums(count, total.g.size());
-  WeightSums<S> w_left(to.x.columns(), to.g.width);
-  bool any_left = false;
-  for (int64_t start = 0; start < count; start += kGroup) {
-    const int64_t size = std::min(kGroup, count - start);
-    std::vector<std::vector<int64_t>> left(size);
-    std::vector<int64_t> first{0};
-    for (int64_t i = 0; i < size; ++i) first.push_back(first.back() + chunks[start + i].count);
-    in_ranges(size, [&](int64_t begin, int64_t end) {
-      SpectralBackward<S> spectral(to, transposed ? &static_cast<const Panels<S>&>(*transposed) : nullptr);
-      std::vector<S> of_e(total.e.size(), S(0)), of_g(total.g.size(), S(0));
-      for (int64_t i = begin; i < end; ++i) {
-        left[i] = spectral.run(chunks[start + i], slots ? &*slots : nullptr, first[i], of_e.data(),
-                               of_g.data());
-        e_sums.take(start + i, of_e.data());
-        g_sums.take(start + i, of_g.data());
-      }
-    });
-    if (w_sums) w_sums->add(slots->x, slots->g, first.back());
-    for (int64_t i = 0; i < size; ++i)
-      for (int64_t window : left[i]) {
-        any_left = true;
-        const std::vector<Tile> tiles{chunks[start + i].tile(window)};
-        const Panels<S>& panels = taps.get([&] { return pack_taps(to.transposed); });
-        std::vector<S> of_e(total.e.size(), S(0)), of_g(total.g.size(), S(0));
-        DirectBackward<S>(to, &panels, tiles).run(tiles[0], of_e.data(), of_g.data(), &w_left);
-        e_sums.take(start + i, of_e.data());
-        g_sums.take(start + i, of_g.data());
-      }
-  }
-  e_sums.add_to(total.e);
-  g_sums.add_to(total.g);
-  if (!w_sums) return;
-  w_sums->add_to(total.weight);
-  if (any_left) w_left.add_to(total.weight);
-}
 
 template <class S>
 void backward(const Shape& shape, const OutputGradient<S>& g, const Matrix<S>& x,
@@ -218,15 +67,17 @@ void backward(const Shape& shape, const OutputGradient<S>& g, const Matrix<S>& x
                        norm,
                        {weights.data(), shape.c_in, shape.c_out, true},
                        shape.stride,
+                       shape.out_rows,
                        want_x ? &e : nullptr,
                        want_weight};
   const int64_t x_width = norm.scale.size();
-  const Work work = work_of<S>(shape, x_width + g.width, kBackwardCosts);
+  const Work work = work_of<S>(shape, x_width + g.width, algorithm, kBackwardCosts);
   Totals total{std::vector<double>(2 * x_width, 0.0), std::vector<double>(g.width, 0.0),
                std::vector<double>(weights.size(), 0.0)};
   Lazy<Packed<S>> taps;
-  backward_tiles(to, work.tiles, share_count(shape, work.tiles.size()), taps, total);
-  if constexpr (std::is_same_v<S, float>) backward_chunks(to, work.chunks, taps, total);
+  backward_tiles(to, work.tiles, taps, total);
+  if constexpr (std::is_same_v<S, float>)
+    if (!work.chunks.empty()) ChunksBackward<S>(to, work.chunks, taps, total).run(total);
   if (want_x) assign_sums(out.statistics, total.e, x_width);
   if (!want_weight) return;
   assign_sums(out.bias, total.g, g.width);

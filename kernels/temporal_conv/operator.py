@@ -19,8 +19,8 @@ as rows (R', C_out), and coefficients (3, C_out), which make it the gradient of 
     dweight (C_out, C_in, 9), dbias = sum g  (C_out,)
 
 Of the batch norm in front, e, sum e and sum e * x are all that its gradients need. x, y, d and e
-have one dtype, computed in float32 where it is shorter; statistics are float64. Neither operator has
-autograd of its own: a block of ST-GCN calls both.
+have one dtype, computed in float32 where it is shorter; statistics are float64. Neither operator
+has autograd of its own: a block of ST-GCN calls both.
 """
 
 from __future__ import annotations

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from msclr import kernels
-from msclr.kernels import backends
 from msclr.kernels._backend import instruction_set
-from msclr.kernels.temporal_conv import operator, reference  # noqa: F401, defines them
+from msclr.kernels.temporal_conv import reference
 
 pytestmark = pytest.mark.skipif(
-    bool(backends()["cpu"]), reason=f"no compiled operators: {backends()['cpu']}"
+    bool(kernels.backends()["cpu"]), reason=f"no compiled operators: {kernels.backends()['cpu']}"
 )
 
 FORWARD = ("y", "statistics")
@@ -35,14 +34,17 @@ def isa(request):
     instruction_set(before)
 
 
+def choose(algorithm):
+    library = ctypes.CDLL(str(Path(kernels.__file__).parent / "_C.so"))
+    library.msclr_temporal_conv_algorithm(ctypes.c_char_p(algorithm.encode()))
+
+
 @pytest.fixture(params=["direct", "spectral"])
 def algorithm(request):
     """Each algorithm, on any shape: the rule would leave small ones to the first."""
-    choose = ctypes.CDLL(str(Path(kernels.__file__).parent / "_C.so")).msclr_temporal_conv_algorithm
-    choose.argtypes, choose.restype = [ctypes.c_char_p], None
-    choose(request.param.encode())
+    choose(request.param)
     yield request.param
-    choose(b"fastest")
+    choose("fastest")
 
 
 @pytest.fixture
@@ -74,13 +76,14 @@ def arguments(segments, c_in, c_out, stride, dtype=torch.float32, parameters=tor
     return forward, (draw(out_rows, c_out, dtype=dtype), draw(3, c_out))
 
 
-def run(forward, backward, segments, stride):
-    """All results of both operators."""
+def run(forward, backward, segments, stride, given_y=None):
+    """All results of both operators; the second is given the y of the first, or another."""
     x, scale, shift, weight, bias = forward
     y, statistics = torch.ops.msclr.temporal_conv(*forward, segments, stride)
     d, coefficients = backward
+    given_y = y if given_y is None else given_y
     gradients = torch.ops.msclr.temporal_conv_backward(
-        d, y, coefficients, x, scale, shift, weight, segments, stride, True, True
+        d, given_y, coefficients, x, scale, shift, weight, segments, stride, True, True
     )
     return dict(zip(FORWARD, (y, statistics), strict=True)), dict(
         zip(BACKWARD, gradients, strict=True)
@@ -117,7 +120,9 @@ def assert_close(name, got, expected, relative, rounding=0.0):
     assert got.shape == expected.shape, name
     if not expected.numel():
         return
-    size = expected.abs().amax(dim=-1, keepdim=True) if name == "statistics" else expected.abs().max()
+    size = (
+        expected.abs().amax(dim=-1, keepdim=True) if name == "statistics" else expected.abs().max()
+    )
     error = (got.double() - expected).abs() - rounding * expected.abs()
     assert (error <= relative * size + 1e-30).all(), f"{name}: {float((error / size).max()):.1e}"
 
@@ -159,6 +164,11 @@ def test_many_tiles_and_chunks_are_one_result(segments, algorithm):
 
 
 @strides
+def test_a_clip_of_many_tiles_is_one_result(stride):
+    assert_right([2, 40, 25], 64, 80, stride)
+
+
+@strides
 @pytest.mark.parametrize("channels", [(1, 3), (17, 5), (32, 32), (130, 128)], ids=str)
 @pytest.mark.parametrize(
     ("dtype", "parameters"),
@@ -173,6 +183,21 @@ def test_many_tiles_and_chunks_are_one_result(segments, algorithm):
 )
 def test_every_dtype(channels, stride, dtype, parameters, isa, algorithm):
     assert_right([2, 13, 5, 1, 22, 2], *channels, stride, dtype, parameters)
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(8, "direct"), (160, "spectral")])
+def test_wide_layers_are_spectral(channels, expected):
+    segments = [8, 13, 25]
+    forward, backward = arguments(segments, channels, channels, 1)
+    found = {}
+    for name in ("fastest", "direct", "spectral"):
+        choose(name)
+        results = run(forward, backward, segments, 1, torch.zeros_like(backward[0]))
+        found[name] = [results[0]["y"], results[1]["dweight"]]
+    choose("fastest")
+    for i in range(2):
+        assert torch.equal(found["fastest"][i], found[expected][i])
+        assert not torch.equal(found["direct"][i], found["spectral"][i])
 
 
 @strides
@@ -198,23 +223,32 @@ def test_threads_change_no_bit(stride, algorithm):
                 assert torch.equal(got[name], expected[name]), name
 
 
+def kinds(tensor):
+    """0 where finite, or another number for each of NaN, inf and -inf."""
+    numbers = tensor.double().nan_to_num(nan=3.0, posinf=1.0, neginf=2.0)
+    return numbers.masked_fill(torch.isfinite(tensor), 0)
+
+
 @strides
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["x", "d"])
 @pytest.mark.parametrize("segments", [[3, 13, 5], [2, 50, 3]], ids=str)
 def test_what_is_not_finite_stays_where_it_is_in_pytorch(segments, where, value, stride, algorithm):
     forward, backward = arguments(segments, 20, 24, stride)
+    forward[1][7] = 1.0
     spoilt = forward[0] if where == "x" else backward[0]
-    spoilt[len(spoilt) // 2, 7] = value
-    found = run(forward, backward, segments, stride)
-    wanted = exact(forward, backward, found[0]["y"], segments, stride)
-    assert not torch.isfinite(found[1]["e"]).all()
+    _, frames, joints = segments
+    # All taps reach frames of the clip: PyTorch's float64 multiplies padding with NaN as well.
+    spoilt[frames // 2 // (1 if where == "x" else stride) * joints + 2, 7] = value
+    y = torch.zeros_like(backward[0])
+    found = run(forward, backward, segments, stride, y)
+    wanted = exact(forward, backward, y, segments, stride)
+    went_in = where == "d" or value != -math.inf  # the relu makes 0 of it
+    assert bool(kinds(found[1]["dweight"]).any()) == went_in
     for got, expected in zip(found, wanted, strict=True):
         for name in got:
-            kind = [t.nan_to_num(nan=3.0, posinf=1.0, neginf=2.0) for t in (got[name], expected[name])]
+            assert torch.equal(kinds(got[name]), kinds(expected[name])), name
             finite = torch.isfinite(expected[name])
-            kind = [k.double().masked_fill(finite, 0) for k in kind]
-            assert torch.equal(*kind), name
             torch.testing.assert_close(
                 got[name][finite].double(), expected[name][finite], rtol=1e-4, atol=1e-4
             )

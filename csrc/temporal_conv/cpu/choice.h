@@ -1,6 +1,10 @@
 #pragma once
 // Which algorithm a segment is computed with.
 
+#include <cstdlib>
+#include <type_traits>
+#include <vector>
+
 #include "windows.h"
 
 namespace msclr::temporal_conv_cpu {
@@ -16,8 +20,8 @@ inline int64_t tap_count(int64_t frames) {
 }
 
 // What one pass costs besides its products, as many multiplications: transforms, for a window and a
-// channel, and the weights' transforms, for a weight of one tap. Measured on a processor with AVX-512,
-// 9 to 50 frames and 16 to 256 channels.
+// channel, and the weights' transforms, for a weight of one tap. Measured on a processor with
+// AVX-512, 9 to 50 frames and 16 to 256 channels.
 struct Costs {
   int64_t products, window, weight;
 };
@@ -33,6 +37,27 @@ inline bool spectral_pays(const Shape& shape, const Segment& segment, const Cost
                            costs.window * windows * (shape.c_in + shape.c_out) +
                            costs.weight * weights;
   return spectral < direct;
+}
+
+// The work of a call: tiles for the one algorithm, chunks for the other.
+struct Work {
+  std::vector<Tile> tiles;
+  std::vector<Chunk> chunks;
+};
+
+// `width` numbers a row of a tile are held in cache.
+template <class S>
+Work work_of(const Shape& shape, int64_t width, Algorithm algorithm, const Costs& costs) {
+  Work work;
+  for (const Segment& segment : shape.segments) {
+    const bool can = std::is_same_v<S, float> && shape.stride == 1;
+    if (can && algorithm != Algorithm::kDirect &&
+        (algorithm == Algorithm::kSpectral || spectral_pays(shape, segment, costs)))
+      add_chunks(segment, chunk_windows<S>(), work.chunks);
+    else
+      add_tiles(segment, shape.stride, width * sizeof(S), work.tiles);
+  }
+  return work;
 }
 
 }  // namespace msclr::temporal_conv_cpu

@@ -49,7 +49,7 @@ class Source {
       clear_rows(plane, 0, frames.begin() * tile.joints, width_);
       clear_rows(plane, frames.end() * tile.joints, count * tile.joints, width_);
       each_part(tile, frames, x_row(tile), width_, [&](const Part& part, int64_t place) {
-        norm_.read(x_, part, {plane + place * width_, width_});
+        norm_.read(x_, part, plane + place * width_);
       });
     }
   }
@@ -103,8 +103,8 @@ class DirectForward {
                           {rows_.get(), width_});
     const Frames frames{tile.start, tile.frames, 1, tile.segment->out_frames};
     each_part(tile, frames, y_row(tile), width_, [&](const Part& part, int64_t place) {
-      const RowsAt<S> rows{rows_.get() + place * width_, width_};
-      kernels<S>().finish(part.count, width_, {rows.data, width_}, to_.bias.data(),
+      S* rows = rows_.get() + place * width_;
+      kernels<S>().finish(part.count, width_, {rows, width_}, to_.bias.data(),
                           to_.y.target(part, rows), {sums, width_});
       to_.y.write(part, rows);
     });

@@ -15,8 +15,8 @@ struct Backward {
   const Matrix<S>& x;
   const Norm<S>& norm;
   Weights<S> transposed;
-  int64_t stride;
-  const Matrix<S>* e;  // null: not wanted
+  int64_t stride, rows;  // of y
+  const Matrix<S>* e;    // null: not wanted
   bool want_weight;
 };
 
@@ -47,15 +47,14 @@ class WeightSums {
 template <class S>
 class DirectBackward {
  public:
-  DirectBackward(const Backward<S>& to, const Panels<S>* transposed,
-                 const std::vector<Tile>& tiles)
+  DirectBackward(const Backward<S>& to, const Panels<S>* transposed, const std::vector<Tile>& tiles)
       : to_(to),
         transposed_(transposed),
         source_(to.x, to.norm, to.stride, tiles),
         width_(to.g.width),
         g_(most_rows(tiles, reach(to.stride)) * width_),
         scratch_(most_rows(tiles, reach(to.stride)) * width_),
-        unused_(width_),
+        unused_(width_, S(0)),
         e_(most_rows(tiles, 0) * source_.width()),
         x_(most_rows(tiles, 0) * source_.width()) {}
 
@@ -81,10 +80,9 @@ class DirectBackward {
   }
 
   void read_gradient(const Tile& tile, S* sums) {
-    std::fill_n(unused_.get(), width_, S(0));
-    read_frames(tile, -margin(), margin(), unused_.get());
+    read_frames(tile, -margin(), margin(), unused_.data());
     read_frames(tile, 0, tile.frames, sums);
-    read_frames(tile, tile.frames, margin(), unused_.get());
+    read_frames(tile, tile.frames, margin(), unused_.data());
   }
 
   void read_frames(const Tile& tile, int64_t first, int64_t count, S* sums) {
@@ -93,7 +91,7 @@ class DirectBackward {
     clear_rows(to, 0, frames.begin() * tile.joints, width_);
     clear_rows(to, frames.end() * tile.joints, count * tile.joints, width_);
     each_part(tile, frames, y_row(tile), width_, [&](const Part& part, int64_t place) {
-      to_.g.read(part, {to + place * width_, width_}, scratch_.get(), sums);
+      to_.g.read(part, to + place * width_, scratch_.get(), sums);
     });
   }
 
@@ -125,11 +123,10 @@ class DirectBackward {
     const Frames frames{to_.stride * tile.start + phase, tile.frames, to_.stride,
                         tile.segment->frames};
     each_part(tile, frames, x_row(tile), width, [&](const Part& part, int64_t place) {
-      const RowsAt<S> rows{e_.get() + place * width, width};
-      kernels<S>().finish_gradient(part.count, width, {rows.data, width},
-                                   to_.x.read(part, {x_.get(), width}), to_.norm.scale.data(),
-                                   to_.norm.shift.data(), to_.e->target(part, rows),
-                                   {sums, width});
+      S* rows = e_.get() + place * width;
+      kernels<S>().finish_gradient(part.count, width, {rows, width}, to_.x.read(part, x_.get()),
+                                   to_.norm.scale.data(), to_.norm.shift.data(),
+                                   to_.e->target(part, rows), {sums, width});
       to_.e->write(part, rows);
     });
   }
@@ -138,7 +135,9 @@ class DirectBackward {
   const Panels<S>* transposed_;
   Source<S> source_;
   int64_t width_;
-  Buffer<S> g_, scratch_, unused_, e_, x_;
+  Buffer<S> g_, scratch_;
+  std::vector<S> unused_;
+  Buffer<S> e_, x_;
 };
 
 }  // namespace msclr::temporal_conv_cpu

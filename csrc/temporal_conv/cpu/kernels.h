@@ -86,7 +86,7 @@ struct SpectralKernels {
   // width, frames -7 .. 7 or -9 .. 8, slots, distance of the next window's
   bool (*analyze)(int64_t, RowsAt<const S>, RowsAt<S>, int64_t);
   bool (*analyze_block)(int64_t, RowsAt<const S>, RowsAt<S>, int64_t);
-  void (*synthesize)(int64_t, RowsAt<const S>, RowsAt<S>);  // width, slots, frames -7 .. 7
+  void (*synthesize)(int64_t, RowsAt<const S>, RowsAt<S>);       // width, slots, frames -7 .. 7
   void (*analyze_taps)(int64_t, RowsAt<const S>, RowsAt<S>);     // width, taps, slots
   void (*synthesize_taps)(int64_t, RowsAt<const S>, RowsAt<S>);  // width, slots, taps
   // rows, x, distance of its slots, weights, column, y (rows, slots, width of the panel)

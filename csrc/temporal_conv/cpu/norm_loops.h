@@ -42,8 +42,8 @@ SIMD_TARGET void combine(int64_t rows, int64_t width, RowsAt<const S> d, RowsAt<
                     gamma = load(of_d + 2 * coefficients.stride);
     Vector<S> sum = {};
     for (int64_t r = first; r < last; ++r) {
-      const Vector<S> v =
-          load(d.data + r * d.stride + c) * alpha + (load(y.data + r * y.stride + c) * beta + gamma);
+      const Vector<S> v = load(d.data + r * d.stride + c) * alpha +
+                          (load(y.data + r * y.stride + c) * beta + gamma);
       store(g.data + r * g.stride + c, v);
       sum += v;
     }
@@ -70,16 +70,14 @@ SIMD_TARGET void finish(int64_t rows, int64_t width, RowsAt<const S> y, const S*
 
 // Where the relu's argument is NaN the gradient passes, as PyTorch's does.
 template <class S>
-SIMD_TARGET void finish_gradient(int64_t rows, int64_t width, RowsAt<const S> da,
-                                 RowsAt<const S> x, const S* scale, const S* shift, RowsAt<S> out,
-                                 RowsAt<S> sums) {
+SIMD_TARGET void finish_gradient(int64_t rows, int64_t width, RowsAt<const S> da, RowsAt<const S> x,
+                                 const S* scale, const S* shift, RowsAt<S> out, RowsAt<S> sums) {
   each_block<S>(rows, width, [&](int64_t c, int64_t first, int64_t last) SIMD_TARGET {
     const Vector<S> zero = {}, factor = load(scale + c), added = load(shift + c);
     Vector<S> sum = {}, products = {};
     for (int64_t r = first; r < last; ++r) {
       const Vector<S> from = load(x.data + r * x.stride + c);
-      const Vector<S> v =
-          from * factor + added <= zero ? zero : load(da.data + r * da.stride + c);
+      const Vector<S> v = from * factor + added <= zero ? zero : load(da.data + r * da.stride + c);
       store(out.data + r * out.stride + c, v);
       sum += v;
       products += v * from;

@@ -15,10 +15,10 @@ struct Norm {
   Norm(const Tensor& by, const Tensor& plus)
       : scale(padded<S>(by, "scale")), shift(padded<S>(plus, "shift")) {}
 
-  // a = relu(x * scale + shift) of some rows.
-  void read(const Matrix<S>& x, const Part& part, RowsAt<S> a) const {
-    kernels<S>().normalize(part.count, part.columns, x.read(part, a), scale.data() + part.column,
-                           shift.data() + part.column, a);
+  // a = relu(x * scale + shift) of some rows, one after the other.
+  void read(const Matrix<S>& x, const Part& part, S* a) const {
+    kernels<S>().normalize(part.count, part.columns, x.read(part, a), scale.data(), shift.data(),
+                           {a, part.columns});
   }
 };
 
@@ -37,15 +37,15 @@ struct OutputGradient {
       std::copy_n(given.data() + i * d.size(1), d.size(1), coefficients.data() + i * width);
   }
 
-  // g of some rows; `scratch` has room for as many. Adds g's rows to `sums`.
-  void read(const Part& part, RowsAt<S> g, S* scratch, S* sums) const {
-    const RowsAt<const S> from = d.read(part, g), other = y.read(part, {scratch, width});
-    kernels<S>().combine(part.count, part.columns, from, other, {coefficients.data(), width}, g,
-                         sums);
+  // g of some rows, one after the other; `scratch` has room for as many. Adds them to `sums`.
+  void read(const Part& part, S* g, S* scratch, S* sums) const {
+    kernels<S>().combine(part.count, part.columns, d.read(part, g), y.read(part, scratch),
+                         {coefficients.data(), width}, {g, part.columns}, sums);
   }
 };
 
-// Sums over all rows, double a tile: added up in the tiles' order, whatever thread each ran on.
+// Sums over all rows, of each tile or chunk on its own and in double: added up in their order,
+// whatever thread each ran on.
 class TileSums {
  public:
   TileSums(int64_t tiles, int64_t size) : size_(size), sums_(tiles * size, 0.0) {}

@@ -7,7 +7,7 @@ constexpr int kPanel = 2;
 // Rows of a block whose sums fill the registers, beside NR vectors of weights and one factor. One
 // vector alone does not need all registers; 16 rows divide the usual widths.
 template <int NR>
-constexpr int kHeight = NR > 1               ? (SIMD_REGISTERS - NR - 1) / NR
+constexpr int kHeight = NR > 1                 ? (SIMD_REGISTERS - NR - 1) / NR
                         : SIMD_REGISTERS == 32 ? 16
                                                : 8;
 
@@ -40,27 +40,27 @@ template <class S, int NR>
 SIMD_TARGET void convolve_panel(const Taps<S>& taps, int64_t frames, int64_t joints, int64_t stride,
                                 const Panels<S>& weights, int64_t column, RowsAt<S> c) {
   const int64_t depth = weights.depth;
-  each_rows<NR>(frames * joints, [&]<int M>(int64_t row, std::integral_constant<int, M>)
-                                     SIMD_TARGET {
-    const int64_t first = row / joints, last = (row + M - 1) / joints;  // frames
-    Block<S, M, NR> block;
-    for (int64_t i = 0; i < taps.count; ++i) {
-      const Tap<S>& tap = taps.list[i];
-      if (tap.first > last || first >= tap.last) continue;
-      block.add(depth, {tap.source + row * stride, stride, 1}, weights.at(column, tap.slot),
-                NR * kLanes<S>);
-    }
-    block.store_to(c.data + row * c.stride + column, c.stride);
-  });
+  each_rows<NR>(frames * joints,
+                [&]<int M>(int64_t row, std::integral_constant<int, M>) SIMD_TARGET {
+                  const int64_t first = row / joints, last = (row + M - 1) / joints;  // frames
+                  Block<S, M, NR> block;
+                  for (int64_t i = 0; i < taps.count; ++i) {
+                    const Tap<S>& tap = taps.list[i];
+                    if (tap.first > last || first >= tap.last) continue;
+                    block.add(depth, {tap.source + row * stride, stride, 1},
+                              weights.at(column, tap.slot), NR * kLanes<S>);
+                  }
+                  block.store_to(c.data + row * c.stride + column, c.stride);
+                });
 }
 
 template <class S>
 SIMD_TARGET void convolve(const Taps<S>& taps, int64_t frames, int64_t joints, int64_t stride,
                           const Panels<S>& weights, RowsAt<S> c) {
-  each_panel<S>(weights.columns, [&]<int NR>(int64_t column, std::integral_constant<int, NR>)
-                                     SIMD_TARGET {
-    convolve_panel<S, NR>(taps, frames, joints, stride, weights, column, c);
-  });
+  each_panel<S>(weights.columns,
+                [&]<int NR>(int64_t column, std::integral_constant<int, NR>) SIMD_TARGET {
+                  convolve_panel<S, NR>(taps, frames, joints, stride, weights, column, c);
+                });
 }
 
 // c += a b in steps of as much depth as keeps a panel of b in the first-level cache for all rows.

@@ -7,11 +7,10 @@
 // Of rows x let p = sum_n x[n] cos(2 pi f n / 18) and q the same with sines, and c and d those of
 // the taps. Then y = sum over f of P cos + Q sin with P = p c + q d, Q = q c - p d, and
 //   P = (p + q) c + q (d - c)        Q = (p + q) c - p (c + d)
-// The slots of a frequency hold p + q, p and q, their weights c, -(c + d) and d - c. Backward is the
-// same with taps the other way round, d becoming -d, and weights transposed. Since q's product goes
-// to P and p's to Q, the weights' gradients are (p+q)' (P+Q), p' Q and q' P.
+// The slots of a frequency hold p + q, p and q, their weights c, -(c + d) and d - c. Backward is
+// the same with taps the other way round, d becoming -d, and weights transposed. Since q's product
+// goes to P and p's to Q, the weights' gradients are (p+q)' (P+Q), p' Q and q' P.
 
-#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -19,15 +18,6 @@
 #include "windows.h"
 
 namespace msclr::temporal_conv_cpu {
-
-// Windows of a chunk. Their slots are to stay in the second-level cache, next to a panel of the
-// products, and each weight is read once a chunk.
-template <class S>
-int64_t chunk_windows() {
-  constexpr int64_t kMost = 96;
-  const int64_t height = spectral_kernels<S>().height;
-  return kMost / height * height;
-}
 
 // The widths of rows that are read at many places at once: not of a large power of two, for those
 // places would share a few sets of the cache.
@@ -45,25 +35,10 @@ Packed<S> pack_slots(const Weights<S>& weights) {
     const int64_t flip = weights.transpose ? -1 : 1;  // the taps the other way round
     spectral_kernels<S>().analyze_taps(
         width, {weights.transpose ? taps + (kTaps - 1) * width : taps, flip * width},
-        {packed->at(column, 0) + i * width, width * packed->depth});
+        {packed.panels().at(column, 0) + i * width, width * packed.panels().depth});
   });
   return packed;
 }
-
-// Something made by the first thread that needs it.
-template <class T>
-class Lazy {
- public:
-  template <class F>
-  const T& get(const F& make) {
-    std::call_once(once_, [&] { value_.emplace(make()); });
-    return *value_;
-  }
-
- private:
-  std::once_flag once_;
-  std::optional<T> value_;
-};
 
 // A thread's products of a chunk's slots with all weights, a panel of columns at a time.
 template <class S>
@@ -81,8 +56,8 @@ class Products {
       const int64_t width = weights_.width(column);
       spectral_kernels<S>().multiply(windows, x, slot_distance, weights_, column, products_.get());
       for (int64_t i = 0; i < windows; ++i) {
-        spectral_kernels<S>().synthesize(
-            width, {products_.get() + i * kSlots * width, width}, {frames_.get(), width});
+        spectral_kernels<S>().synthesize(width, {products_.get() + i * kSlots * width, width},
+                                         {frames_.get(), width});
         f(column, i, RowsAt<S>{frames_.get(), width});
       }
     }
@@ -131,10 +106,8 @@ class SpectralForward {
  private:
   bool analyze(const Chunk& chunk, int64_t i) {
     const Tile tile = chunk.tile(i);
-    return analyze_window(chunk, tile, kPadding, x_row(tile), {frames_.get(), width_},
-                          x_, i, [&](const Part& part, RowsAt<S> rows) {
-                            to_.norm.read(to_.x, part, rows);
-                          });
+    return analyze_window(chunk, tile, kPadding, x_row(tile), frames_.get(), width_, x_, i,
+                          [&](const Part& part, S* rows) { to_.norm.read(to_.x, part, rows); });
   }
 
   void finish(const Chunk& chunk, int64_t i, int64_t column, RowsAt<S> frames, S* sums) const {
@@ -142,9 +115,9 @@ class SpectralForward {
     const Part part = own_part(tile, y_row(tile), column, frames.stride);
     const RowsAt<S> rows = own_rows(chunk, tile, frames);
     kernels<S>().finish(part.count, part.columns, {rows.data, rows.stride},
-                        to_.bias.data() + column, to_.y.target(part, rows),
+                        to_.bias.data() + column, to_.y.target(part, rows.data),
                         {sums + column, int64_t(to_.bias.size())});
-    to_.y.write(part, rows);
+    to_.y.write(part, rows.data);
   }
 
   // What is not finite would spread over all frames of a window; taps keep it in its place.

@@ -1,7 +1,7 @@
 #pragma once
-// The gradients of spectral.h, a group of chunks at a time. The slots of a group's rows of x and of g
-// are kept until all its chunks are done: then the weights' gradient of each slot is one product over
-// all the group's windows, and no thread needs a gradient of its own.
+// The gradients of spectral.h, a group of chunks at a time. The slots of a group's rows of x and of
+// g are kept until all its chunks are done: then the weights' gradient of each slot is one product
+// over all the group's windows, and no thread needs a gradient of its own.
 
 #include <vector>
 
@@ -14,8 +14,7 @@ namespace msclr::temporal_conv_cpu {
 template <class S>
 class SlotSums {
  public:
-  SlotSums(int64_t c_in, int64_t width)
-      : c_in_(c_in), width_(width), sums_(kSlots * c_in * width) {
+  SlotSums(int64_t c_in, int64_t width) : c_in_(c_in), width_(width), sums_(kSlots * c_in * width) {
     std::fill_n(sums_.get(), kSlots * c_in * width, S(0));
   }
   S* slot(int64_t m) const { return sums_.get() + m * c_in_ * width_; }
@@ -40,8 +39,7 @@ class SlotSums {
       spectral_kernels<S>().synthesize_taps(width_, {slot(0) + c * width_, c_in_ * width_},
                                             {taps.data(), width_});
       for (int64_t o = 0; o < c_out; ++o)
-        for (int64_t k = 0; k < kTaps; ++k)
-          to[(o * c_in_ + c) * kTaps + k] += taps[k * width_ + o];
+        for (int64_t k = 0; k < kTaps; ++k) to[(o * c_in_ + c) * kTaps + k] += taps[k * width_ + o];
     });
   }
 
@@ -74,20 +72,20 @@ class SpectralBackward {
         x_width_(to.norm.scale.size()),
         frames_((kLength + 1) * std::max(x_width_, to.g.width)),
         scratch_((kLength + 1) * std::max(x_width_, to.g.width)),
-        unused_(to.g.width),
+        unused_(to.g.width, S(0)),
         g_(to.e ? chunk_windows<S>() : 0, spread<S>(to.g.width)) {
     if (to.e) products_.emplace(*transposed);
   }
 
-  // Fills in the group's slots from window `first` on, which are 0 where a window is not finite, and
-  // does all else but the weights' gradient. Adds to the sums of e (2, width of x) and of g. Returns
-  // which windows are not finite: nothing is done for them.
+  // Fills in the group's slots from window `first` on, which are 0 where a window is not finite,
+  // and does all else but the weights' gradient. Adds to the sums of e (2, width of x) and of g.
+  // Returns which windows are not finite: nothing is done for them.
   std::vector<int64_t> run(const Chunk& chunk, const GroupSlots<S>* group, int64_t first, S* e_sums,
                            S* g_sums) {
     std::vector<bool> finite(chunk.count, true);
     std::vector<int64_t> left;
     for (int64_t i = 0; i < chunk.count; ++i) {
-      if (to_.e) finite[i] = analyze_gradient(chunk, i, kPadding, g_, i, unused_.get());
+      if (to_.e) finite[i] = analyze_gradient(chunk, i, kPadding, g_, i, unused_.data());
       if (to_.want_weight) finite[i] = analyze_weight(chunk, i, *group, first, finite[i], g_sums);
       if (!finite[i]) left.push_back(i);
     }
@@ -103,31 +101,27 @@ class SpectralBackward {
   bool analyze_gradient(const Chunk& chunk, int64_t i, int64_t margin, const Slots<S>& slots,
                         int64_t place, S* sums) {
     const Tile tile = chunk.tile(i);
-    return analyze_window(chunk, tile, margin, y_row(tile), RowsAt<S>{frames_.get(), to_.g.width},
-                          slots, place, [&](const Part& part, RowsAt<S> rows) {
-                            to_.g.read(part, rows, scratch_.get(), sums);
-                          });
+    return analyze_window(
+        chunk, tile, margin, y_row(tile), frames_.get(), to_.g.width, slots, place,
+        [&](const Part& part, S* rows) { to_.g.read(part, rows, scratch_.get(), sums); });
   }
 
   // The weights' gradient takes a window's own frames of g, and those of x around them.
   bool analyze_weight(const Chunk& chunk, int64_t i, const GroupSlots<S>& group, int64_t first,
                       bool finite, S* g_sums) {
     const Tile tile = chunk.tile(i);
-    finite = finite && analyze_window(chunk, tile, kPadding, x_row(tile),
-                                      RowsAt<S>{frames_.get(), x_width_},
-                                      group.x, first + i,
-                                      [&](const Part& part, RowsAt<S> rows) {
+    finite = finite && analyze_window(chunk, tile, kPadding, x_row(tile), frames_.get(), x_width_,
+                                      group.x, first + i, [&](const Part& part, S* rows) {
                                         to_.norm.read(to_.x, part, rows);
                                       });
-    std::vector<S>& sums = own_sums_;
-    sums.assign(to_.g.width, S(0));
-    finite = finite && analyze_gradient(chunk, i, 0, group.g, first + i, sums.data());
+    own_sums_.assign(to_.g.width, S(0));
+    finite = finite && analyze_gradient(chunk, i, 0, group.g, first + i, own_sums_.data());
     if (!finite) {
       group.x.clear(first + i);
       group.g.clear(first + i);
       return false;
     }
-    for (int64_t o = 0; o < to_.g.width; ++o) g_sums[o] += sums[o];
+    for (int64_t o = 0; o < to_.g.width; ++o) g_sums[o] += own_sums_[o];
     return true;
   }
 
@@ -135,16 +129,17 @@ class SpectralBackward {
     const Tile tile = chunk.tile(i);
     const Part part = own_part(tile, x_row(tile), column, frames.stride);
     const RowsAt<S> rows = own_rows(chunk, tile, frames);
-    const RowsAt<const S> x = to_.x.read(part, {scratch_.get(), part.columns});
+    const RowsAt<const S> x = to_.x.read(part, scratch_.get());
     kernels<S>().finish_gradient(part.count, part.columns, {rows.data, rows.stride}, x,
                                  to_.norm.scale.data() + column, to_.norm.shift.data() + column,
-                                 to_.e->target(part, rows), {sums + column, x_width_});
-    to_.e->write(part, rows);
+                                 to_.e->target(part, rows.data), {sums + column, x_width_});
+    to_.e->write(part, rows.data);
   }
 
   const Backward<S>& to_;
   int64_t x_width_;
-  Buffer<S> frames_, scratch_, unused_;
+  Buffer<S> frames_, scratch_;
+  std::vector<S> unused_;
   Slots<S> g_;
   std::optional<Products<S>> products_;
   std::vector<S> own_sums_;

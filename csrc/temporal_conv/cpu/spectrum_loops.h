@@ -42,8 +42,7 @@ SIMD_INLINE Spectrum<S> analyzed(const F& frame) {
   for (int f = 0; f < 5; ++f) {
     Vector<S> at_even = even[0], at_odd = even[1] * S(cosine(f));
 #pragma GCC unroll 9
-    for (int n = 2; n <= H; ++n)
-      (n % 2 ? at_odd : at_even) += even[n] * S(cosine(f * n));
+    for (int n = 2; n <= H; ++n) (n % 2 ? at_odd : at_even) += even[n] * S(cosine(f * n));
     to.cosines[f] = at_even + at_odd;
     to.cosines[9 - f] = at_even - at_odd;
   }
@@ -83,15 +82,15 @@ SIMD_INLINE void synthesize_frames(const Spectrum<S>& from, const F& put) {
   }
 }
 
-// Rows of frames -H .. H become one row a slot. Returns whether all is finite: the first slot is the
-// sum of all frames. Where the next window's rows will be written, `next` further on, is fetched.
+// Rows of frames -H .. H become one row a slot. Returns whether all is finite: the first slot is
+// the sum of all frames. Where the next window's rows will be written, `next` further on, is
+// fetched.
 template <class S, int H>
 SIMD_TARGET bool analyze(int64_t width, RowsAt<const S> frames, RowsAt<S> slots, int64_t next) {
   Vector<S> check = {};
   for (int64_t c = 0; c < width; c += kLanes<S>) {
-    const Spectrum<S> all = analyzed<S, H>([&](int n) SIMD_TARGET {
-      return load(frames.data + (n + H) * frames.stride + c);
-    });
+    const Spectrum<S> all = analyzed<S, H>(
+        [&](int n) SIMD_TARGET { return load(frames.data + (n + H) * frames.stride + c); });
     S* to = slots.data + c;
     store(to, all.cosines[0]);
     store(to + slots.stride, all.cosines[9]);
@@ -137,9 +136,8 @@ constexpr S weight_of(int f) {
 template <class S>
 SIMD_TARGET void analyze_taps(int64_t width, RowsAt<const S> taps, RowsAt<S> slots) {
   for (int64_t c = 0; c < width; c += kLanes<S>) {
-    const Spectrum<S> all = analyzed<S, kPadding>([&](int n) SIMD_TARGET {
-      return load(taps.data + (n + kPadding) * taps.stride + c);
-    });
+    const Spectrum<S> all = analyzed<S, kPadding>(
+        [&](int n) SIMD_TARGET { return load(taps.data + (n + kPadding) * taps.stride + c); });
     S* to = slots.data + c;
     store(to, all.cosines[0] * weight_of<S>(0));
     store(to + slots.stride, all.cosines[9] * weight_of<S>(9));
@@ -179,8 +177,8 @@ constexpr int kWidePanel = SIMD_REGISTERS == 32 ? 4 : 2;
 
 // A panel of the product of each slot's rows with its weights, y (rows, slots, width). Neither rows
 // nor weights stay in the caches next to the processor, and both are read where it does not foresee
-// it: while one block is multiplied the rows of the next are fetched, and its part of the weights of
-// the next slot, which follow in memory.
+// it: while one block is multiplied the rows of the next are fetched, and its part of the weights
+// of the next slot, which follow in memory.
 template <class S, int NR>
 SIMD_TARGET void multiply_panel(int64_t rows, RowsAt<const S> x, int64_t x_slot,
                                 const Panels<S>& weights, int64_t column, S* y) {

@@ -62,8 +62,8 @@ inline void add_tiles(const Segment& segment, int64_t stride, int64_t row_bytes,
   constexpr int64_t kCacheBytes = 256 * 1024, kFewest = 8;
   if (segment.out_frames * segment.joints == 0) return;
   const int64_t fit = kCacheBytes / (segment.joints * row_bytes * stride) - 2 * kPadding / stride;
-  const int64_t most = std::clamp<int64_t>(fit, std::min(kFewest, segment.out_frames),
-                                           segment.out_frames);
+  const int64_t most =
+      std::clamp<int64_t>(fit, std::min(kFewest, segment.out_frames), segment.out_frames);
   const int64_t per_sample = (segment.out_frames + most - 1) / most;
   for (int64_t n = 0; n < segment.samples; ++n)
     for (int64_t i = 0; i < per_sample; ++i) {

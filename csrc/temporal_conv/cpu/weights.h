@@ -1,6 +1,8 @@
 #pragma once
 // Weights (C_out, C_in, 9) as the products read them, and gradients back from there.
 
+#include <mutex>
+#include <optional>
 #include <vector>
 
 #include "../../common/buffer.h"
@@ -31,11 +33,26 @@ class Packed {
         panels_{buffer_.get(), slots, depth, round_up(columns, kernels<S>().lanes), panel} {}
 
   operator const Panels<S>&() const { return panels_; }
-  const Panels<S>* operator->() const { return &panels_; }
+  const Panels<S>& panels() const { return panels_; }
 
  private:
   Buffer<S> buffer_;
   Panels<S> panels_;
+};
+
+// Something made by the first thread that needs it.
+template <class T>
+class Lazy {
+ public:
+  template <class F>
+  const T& get(const F& make) {
+    std::call_once(once_, [&] { value_.emplace(make()); });
+    return *value_;
+  }
+
+ private:
+  std::once_flag once_;
+  std::optional<T> value_;
 };
 
 // f(row, first column, how many, the taps of these entries (9, how many)) for all of the matrix.
@@ -61,7 +78,7 @@ Packed<S> pack_taps(const Weights<S>& weights) {
   Packed<S> packed(kTaps, weights.depth(), weights.columns(), kernels<S>().panel);
   each_taps<S>(weights, packed, [&](int64_t i, int64_t column, int64_t width, const S* taps) {
     for (int64_t k = 0; k < kTaps; ++k)
-      std::copy_n(taps + k * width, width, packed->at(column, k) + i * width);
+      std::copy_n(taps + k * width, width, packed.panels().at(column, k) + i * width);
   });
   return packed;
 }

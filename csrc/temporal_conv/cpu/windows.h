@@ -39,7 +39,16 @@ struct Chunk {
   }
 };
 
-// Chunks of like size, of up to `most` windows.
+// Windows of a chunk. Their slots are to stay in the second-level cache, next to a panel of the
+// products, and each weight is read once a chunk.
+template <class S>
+int64_t chunk_windows() {
+  constexpr int64_t kMost = 96;
+  const int64_t height = spectral_kernels<S>().height;
+  return kMost / height * height;
+}
+
+// Chunks of up to `most` windows.
 inline void add_chunks(const Segment& segment, int64_t most, std::vector<Chunk>& chunks) {
   if (segment.frames == 0) return;
   const int64_t all = segment.samples * segment.joints * window_count(segment.frames);
@@ -72,24 +81,24 @@ class Slots {
 };
 
 // Brings a window's frames into a buffer and transforms them into row `place` of each slot; returns
-// whether all is finite. With `margin` frames around the window's own, zeros where the clip has none; f(part,
-// rows) reads a part of them. The buffer has room for a row more than the transform is long.
+// whether all is finite. With `margin` frames around the window's own, zeros where the clip has
+// none; f(part, rows) reads a part of them. The buffer has room for a row more than the transform
+// is long.
 template <class S, class F>
 bool analyze_window(const Chunk& chunk, const Tile& tile, int64_t margin, int64_t sample_row,
-                    RowsAt<S> buffer, const Slots<S>& slots, int64_t place, const F& f) {
+                    S* buffer, int64_t width, const Slots<S>& slots, int64_t place, const F& f) {
   const bool wide = margin > 0 && !chunk.whole_clips();
-  const int64_t half = wide ? kLength / 2 : kHalf, width = buffer.stride;
+  const int64_t half = wide ? kLength / 2 : kHalf;
   const int64_t top = chunk.middle(tile) - half;  // the frame of the buffer's first row
   const Frames frames{tile.start - margin, tile.frames + 2 * margin, 1, tile.segment->frames};
   const int64_t begin = frames.first + frames.begin() - top;
   const int64_t end = frames.first + frames.end() - top;
-  clear_rows(buffer.data, 0, begin, width);
-  clear_rows(buffer.data, end, 2 * half + 1, width);
-  each_part(tile, frames, sample_row, width, [&](const Part& part, int64_t) {
-    f(part, RowsAt<S>{buffer.data + begin * width, width});
-  });
+  clear_rows(buffer, 0, begin, width);
+  clear_rows(buffer, end, 2 * half + 1, width);
+  each_part(tile, frames, sample_row, width,
+            [&](const Part& part, int64_t) { f(part, buffer + begin * width); });
   const auto analyze = wide ? spectral_kernels<S>().analyze_block : spectral_kernels<S>().analyze;
-  return analyze(width, {buffer.data, width}, slots.window(place), slots.slot(0).stride);
+  return analyze(width, {buffer, width}, slots.window(place), slots.slot(0).stride);
 }
 
 }  // namespace msclr::temporal_conv_cpu
