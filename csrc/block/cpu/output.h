@@ -34,15 +34,14 @@ class NormRows {
   int64_t width_ = 0;
 };
 
-// Scratch rows for matrices whose columns are no whole vectors, or which are of another type.
+// Scratch rows of a tile, for matrices whose columns are no whole vectors or of another type.
 template <class S>
 class RowBuffer {
  public:
-  explicit RowBuffer(int64_t width) : width_(width), rows_(Dropout<S>::kRows * width) {}
-  operator RowsAt<S>() const { return {rows_.get(), width_}; }
+  explicit RowBuffer(int64_t width) : rows_(Dropout<S>::kRows * width) {}
+  operator S*() const { return rows_.get(); }
 
  private:
-  int64_t width_;
   Buffer<S> rows_;
 };
 
@@ -82,7 +81,7 @@ struct Output {
         block(number) {}
 
   Dropout<S> make_dropout() const { return {dropout, seed, block, columns}; }
-  RowsAt<const S> residual(const Part& part, RowsAt<S> buffer) const {
+  RowsAt<const S> residual(const Part& part, S* buffer) const {
     return has_residual ? r.read(part, buffer) : RowsAt<const S>{nullptr, 0};
   }
 };
@@ -117,7 +116,7 @@ std::vector<double> output_gradient(const Output<S>& from, const Matrix<S>& dy, 
     std::vector<S> of_tile(4 * from.width, S(0));
     for (int64_t i = begin; i < end; ++i) {
       const Part part = rows_of_tile<S>(i, from.rows, from.width);
-      const RowsAt<S> to_z = from.has_residual ? z.target(part, of_z) : of_z;
+      const RowsAt<S> to_z = from.has_residual ? z.target(part, of_z) : RowsAt<S>{of_z, from.width};
       kernels<S>().output_gradient(part.count, from.width, dy.read(part, of_dy), y.read(part, of_y),
                                    from.h.read(part, of_h), dropout.rows(part.row),
                                    from.residual(part, of_r), d.target(part, of_d), to_z,
