@@ -8,11 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msclr.kernels import PackedRows
-from msclr.nn.fused import can_fuse, run_fused
+from msclr.nn.fused import TEMPORAL_KERNEL, BlockParts, can_fuse, run_fused
 from msclr.nn.graph_conv import Graph, GraphConv
 from msclr.nn.norm import BatchNorm
-
-TEMPORAL_KERNEL = 9
 
 
 class STGCNBlock(nn.Module):
@@ -58,8 +56,9 @@ class STGCNBlock(nn.Module):
     def _forward(
         self, x: PackedRows, graphs: Sequence[Tensor | Graph], seed: Tensor | None, number: int
     ) -> PackedRows:
-        if can_fuse(self, x, graphs):
-            return run_fused(self, x, graphs, seed, number)
+        parts = self._parts()
+        if can_fuse(self, parts, x.rows, graphs):
+            return run_fused(parts, x, graphs, seed, number)
         groups = x.groups()
         h = [self.gcn(part, graph)[0] for part, graph in zip(groups, graphs, strict=True)]
         h = [self.tcn(F.relu(part)) for part in self.gcn_norm(h)]
@@ -67,6 +66,22 @@ class STGCNBlock(nn.Module):
         if self.residual is not None:
             h = [a + b for a, b in zip(h, self.residual(groups), strict=True)]
         return PackedRows.of([F.relu(part) for part in h])
+
+    def _parts(self) -> BlockParts:
+        residual = self.residual
+        projects = residual is not None and residual.conv is not None
+        return BlockParts(
+            self.gcn.conv,
+            self.gcn.kernel_size,
+            self.gcn_norm,
+            self.tcn,
+            self.tcn_norm,
+            self.dropout,
+            residual is not None,
+            residual.conv if projects else None,
+            residual.norm if projects else None,
+            residual_strides=False,
+        )
 
 
 class _Residual(nn.Module):

@@ -1,73 +1,215 @@
-"""A block as one operator: when it can be, and how its modules become arguments."""
+"""A block as one operator: when it can be, and how its modules become arguments.
+
+A block describes itself by :class:`BlockParts`: ours (block.py) and those of other projects
+(accelerate/) alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as _hooks_of_all_modules
 
 from msclr import kernels
 from msclr.kernels import PackedRows
 from msclr.nn.graph_conv import Graph
+from msclr.nn.norm import BatchNorm
 
-_COMPILED = not kernels.backends()["cpu"]
+TEMPORAL_KERNEL = 9
+_NO_COMPILED = kernels.backends()["cpu"]
 
 
-def can_fuse(block: nn.Module, x: PackedRows, graphs: Sequence[Tensor | Graph]) -> bool:
-    """Whether the fused operator computes what the block's modules would, one after the other."""
-    rows = x.rows
+class BlockParts(NamedTuple):
+    """The modules of ``y = relu(dropout(norm(tconv9(relu(norm(gconv(x)))))) + residual(x))``."""
+
+    graph_conv: nn.Conv2d  # 1x1, to K*C_out channels
+    partitions: int  # K
+    graph_norm: nn.BatchNorm2d
+    time_conv: nn.Conv2d
+    time_norm: nn.BatchNorm2d
+    dropout: nn.Dropout | None
+    residual: bool  # whether there is one: x itself, or of the two below
+    residual_conv: nn.Conv2d | None = None  # 1x1
+    residual_norm: nn.BatchNorm2d | None = None
+    residual_strides: bool = True  # whether its conv has the stride, or x is sliced before it
+
+    @property
+    def norms(self) -> list[nn.BatchNorm2d]:
+        last = [] if self.residual_norm is None else [self.residual_norm]
+        return [self.graph_norm, self.time_norm, *last]
+
+    @property
+    def convs(self) -> list[nn.Conv2d]:
+        last = [] if self.residual_conv is None else [self.residual_conv]
+        return [self.graph_conv, self.time_conv, *last]
+
+
+def misfit(parts: BlockParts) -> str | None:
+    """Why the operator is not what these modules compute, on whatever input; None where it is."""
+    if _NO_COMPILED:
+        return f"the compiled operators cannot run: {_NO_COMPILED}"
     return (
-        _COMPILED
-        and rows.device.type == "cpu"
-        and rows.dtype in (torch.float32, torch.float64)
-        and rows.dtype == block.tcn.weight.dtype
-        and not torch.is_autocast_enabled("cpu")
-        and all(not isinstance(g, Graph) or g.layout_index is None for g in graphs)
-        and not any(_has_hooks(m) for m in block.modules() if m is not block)
-        and all(norm.training == block.training for norm in _norms(block))
+        _misfit_of_convs(parts)
+        or _misfit_of_norms(parts)
+        or (parts.dropout is not None and _misfit_of_dropout(parts.dropout))
+        or None
     )
 
 
+def _misfit_of_convs(parts: BlockParts) -> str | None:
+    if not all(type(conv) is nn.Conv2d for conv in parts.convs):
+        return "a convolution is no plain Conv2d"
+    graph, time, residual = parts.graph_conv, parts.time_conv, parts.residual_conv
+    c_in, c_out, stride = graph.in_channels, time.out_channels, time.stride[0]
+    if graph.out_channels != parts.partitions * c_out:
+        return f"{graph.out_channels} channels are not {c_out} in {parts.partitions} partitions"
+    if not _is_conv(graph, (1, 1), (1, 1), (0, 0)):
+        return "the graph convolution's is no plain 1x1 convolution"
+    if time.kernel_size != (TEMPORAL_KERNEL, 1):
+        return f"its temporal kernel is {time.kernel_size}, only (9, 1) is fused"
+    if time.stride not in ((1, 1), (2, 1)):
+        return f"its temporal stride is {time.stride}, only (1, 1) and (2, 1) are fused"
+    same = time.in_channels == c_out and time.bias is not None
+    if not same or not _is_conv(time, (TEMPORAL_KERNEL, 1), time.stride, (4, 0)):
+        return "its temporal convolution has other padding, dilation, groups, channels, or no bias"
+    if residual is None:
+        unlike = parts.residual and (c_in != c_out or stride != 1)
+        return "the residual is x itself, of another shape than the output" if unlike else None
+    wanted = time.stride if parts.residual_strides else (1, 1)
+    fits = residual.in_channels == c_in and residual.out_channels == c_out
+    if not fits or not _is_conv(residual, (1, 1), wanted, (0, 0)):
+        return "the residual's convolution is no plain 1x1 convolution of the block's stride"
+    return None
+
+
+def _is_conv(conv: nn.Conv2d, kernel_size: tuple, stride: tuple, padding: tuple) -> bool:
+    return (
+        conv.kernel_size == kernel_size
+        and conv.stride == stride
+        and conv.padding in (padding, "same" if stride == (1, 1) else padding)
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+        and conv.padding_mode == "zeros"
+    )
+
+
+def _misfit_of_norms(parts: BlockParts) -> str | None:
+    norms = parts.norms
+    for norm in norms:
+        if type(norm) not in (nn.BatchNorm2d, BatchNorm):
+            return f"a norm is {type(norm).__name__}, only BatchNorm2d is fused"
+        if norm.weight is None or norm.bias is None:
+            return "a norm has no weight and bias"
+        if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
+            return "a norm keeps no running statistics"
+        if norm.num_features != parts.time_conv.out_channels:
+            return f"a norm of {norm.num_features} channels is not of the block's"
+    if any((norm.eps, norm.momentum) != (norms[0].eps, norms[0].momentum) for norm in norms):
+        return "its norms differ in eps or momentum"
+    if any(_group_of(norm) is not _group_of(norms[0]) for norm in norms):
+        return "its norms differ in their process group"
+    return None
+
+
+def _misfit_of_dropout(dropout: nn.Module) -> str | None:
+    if type(dropout) is not nn.Dropout:
+        return f"its dropout is {type(dropout).__name__}, only Dropout is fused"
+    return None if dropout.p < 1 else "its dropout leaves nothing"
+
+
+def can_fuse(
+    block: nn.Module, parts: BlockParts, x: Tensor, graphs: Sequence[Tensor | Graph]
+) -> bool:
+    """Whether the fused operator computes what the block's modules would, one after the other.
+
+    Of x, its rows or whatever makes them, device and dtype are looked at.
+    """
+    return (
+        misfit(parts) is None
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+        and all(not isinstance(g, Graph) or g.layout_index is None for g in graphs)
+        and all(_alike(t, x) for t in _operands(parts, graphs))
+        and _one_mode(parts)
+        and hooked(block) is None
+    )
+
+
+def hooked(block: nn.Module) -> str | None:
+    """The name of a module inside that must run by itself: it has hooks, or all modules have."""
+    if _hooks_of_all_modules._has_any_global_hook():
+        return "every module"
+    for name, module in block.named_modules():
+        if module is not block and (_has_hooks(module) or "forward" in module.__dict__):
+            return name
+    return None
+
+
+def _one_mode(parts: BlockParts) -> bool:
+    training = parts.graph_norm.training
+    drops = parts.dropout is not None and parts.dropout.training and parts.dropout.p > 0
+    return all(norm.training == training for norm in parts.norms) and (training or not drops)
+
+
+def _operands(parts: BlockParts, graphs: Sequence[Tensor | Graph]) -> Iterator[Tensor]:
+    for graph in graphs:
+        yield graph.adjacency if isinstance(graph, Graph) else graph
+    for conv in parts.convs:
+        yield conv.weight
+        if conv.bias is not None:
+            yield conv.bias
+    for norm in parts.norms:
+        yield from (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+
+
+def _alike(tensor: Tensor, x: Tensor) -> bool:
+    return tensor.dtype == x.dtype and tensor.device == x.device
+
+
 def run_fused(
-    block: nn.Module,
+    parts: BlockParts,
     x: PackedRows,
     graphs: Sequence[Tensor | Graph],
-    seed: Tensor | None,
-    number: int,
+    seed: Tensor | None = None,
+    number: int = 0,
 ) -> PackedRows:
     """y, and the running statistics moved on."""
-    norms = _norms(block)
+    norms = parts.norms
+    training = norms[0].training
     running = [b for norm in norms for b in (norm.running_mean, norm.running_var)]
-    p = block.dropout.p if block.dropout.training else 0.0
+    dropout = parts.dropout
+    p = dropout.p if dropout is not None and dropout.training else 0.0
     if p > 0 and seed is None:
         seed = draw_seed()
     adjacency, support = _flat(graphs)
-    conv = block.residual.conv if block.residual is not None else None
-    group = norms[0].process_group
+    conv, group = parts.residual_conv, _group_of(norms[0])
     y, moments = kernels.stgcn_block(
         x,
         adjacency,
         support,
-        block.gcn.conv.weight.flatten(1),
-        block.gcn.conv.bias,
-        block.tcn.weight.squeeze(3),
-        block.tcn.bias,
+        parts.graph_conv.weight.flatten(1),
+        parts.graph_conv.bias,
+        parts.time_conv.weight.squeeze(3),
+        parts.time_conv.bias,
         torch.stack([p for norm in norms for p in (norm.weight, norm.bias)]),
         torch.stack(running),
-        partitions=block.gcn.kernel_size,
-        stride=block.tcn.stride[0],
-        residual=block.residual is not None,
+        partitions=parts.partitions,
+        stride=parts.time_conv.stride[0],
+        residual=parts.residual,
         residual_weight=None if conv is None else conv.weight.flatten(1),
         residual_bias=None if conv is None else conv.bias,
-        training=block.training,
+        training=training,
         dropout=p,
         seed=seed,
         block=number,
         eps=norms[0].eps,
         group="" if group is None else group.group_name,
     )
-    if block.training:
+    if training:
         _advance(norms, running, moments)
     return y
 
@@ -82,14 +224,17 @@ def _advance(norms: list[nn.Module], running: list[Tensor], moments: Tensor) -> 
     tracked = [norm.num_batches_tracked for norm in norms]
     torch._foreach_add_(tracked, 1)
     momentum = norms[0].momentum
-    if momentum is None:  # a cumulative average
-        momentum = 1.0 / int(tracked[0])
-    torch._foreach_lerp_(running, list(moments.unbind()), momentum)
+    if momentum is not None:
+        torch._foreach_lerp_(running, list(moments.unbind()), momentum)
+        return
+    for i, count in enumerate(tracked):  # cumulative averages
+        both = slice(2 * i, 2 * i + 2)
+        torch._foreach_lerp_(running[both], list(moments[both].unbind()), 1.0 / int(count))
 
 
-def _norms(block: nn.Module) -> list[nn.Module]:
-    of_residual = block.residual is not None and block.residual.conv is not None
-    return [block.gcn_norm, block.tcn_norm, *([block.residual.norm] if of_residual else [])]
+def _group_of(norm: nn.Module) -> object | None:
+    """The process group that a norm's statistics are over."""
+    return getattr(norm, "process_group", None)
 
 
 def _flat(graphs: Sequence[Tensor | Graph]) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.plain_stgcn import STRIDES, Block, PlainSTGCN
+from benchmarks.plain_stgcn import STRIDES, Block, ConvTemporalGraphical, PlainSTGCN
 
 WIDTHS = (4, 4, 4, 4, 8, 8, 8, 16, 16, 12)
 
@@ -48,6 +48,49 @@ class Encoder(PlainSTGCN):
 
     def __init__(self, A, widths=WIDTHS, **options):
         super().__init__(A, widths, classes=6, dropout=0.0, **options)
+
+
+class LambdaBlock(nn.Module):
+    """ST-GCN's own block: functions as residual, and modules that work in place."""
+
+    def __init__(
+        self, c_in, c_out, partitions, stride=1, residual=True, dropout=0.0, taps=9, **conv
+    ):
+        super().__init__()
+        self.gcn = ConvTemporalGraphical(c_in, c_out, partitions)
+        options = {"stride": (stride, 1), "padding": (taps // 2, 0)} | conv
+        self.tcn = nn.Sequential(
+            nn.BatchNorm2d(c_out),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(c_out, c_out, (taps, 1), **options),
+            nn.BatchNorm2d(c_out),
+            nn.Dropout(dropout, inplace=True),
+        )
+        if not residual:
+            self.residual = lambda x: 0
+        elif c_in == c_out and stride == 1:
+            self.residual = lambda x: x
+        else:
+            projection = nn.Conv2d(c_in, c_out, 1, (stride, 1))
+            self.residual = nn.Sequential(projection, nn.BatchNorm2d(c_out))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x, A):
+        residual = self.residual(x)
+        y, A = self.gcn(x, A)
+        return self.relu(self.tcn(y) + residual), A
+
+
+class LambdaEncoder(Encoder):
+    """ST-GCN with such blocks."""
+
+    def __init__(self, A, widths=WIDTHS, dropout=0.0, **options):
+        super().__init__(A, widths, **options)
+        channels = zip((3, *widths), widths, STRIDES, strict=False)
+        self.st_gcn_networks = nn.ModuleList(
+            LambdaBlock(c_in, c_out, len(A), stride, i > 0, dropout if i else 0.0)
+            for i, (c_in, c_out, stride) in enumerate(channels)
+        )
 
 
 class TwoEncoders(nn.Module):
@@ -154,21 +197,23 @@ class Pyskl(nn.Module):
 
 
 class unit_tcn(nn.Module):  # noqa: N801 (pyskl's name for it)
-    def __init__(self, c_in, c_out, kernel_size, stride):
+    def __init__(self, c_in, c_out, kernel_size, stride, dropout=0.0):
         super().__init__()
         padding = (kernel_size // 2, 0)
         self.conv = nn.Conv2d(c_in, c_out, (kernel_size, 1), (stride, 1), padding)
         self.bn = nn.BatchNorm2d(c_out)
+        self.drop = nn.Dropout(dropout, inplace=True)
 
     def forward(self, x):
-        return self.bn(self.conv(x))
+        return self.drop(self.bn(self.conv(x)))
 
 
 class PysklBlock(nn.Module):
-    def __init__(self, c_in, c_out, A, stride, residual, **options):
+    def __init__(self, c_in, c_out, A, stride=1, residual=True, dropout=0.0, **options):
         super().__init__()
         self.gcn = unit_gcn(c_in, c_out, A, **options)
-        self.tcn = unit_tcn(c_out, c_out, 9, stride)
+        self.tcn = unit_tcn(c_out, c_out, 9, stride, dropout)
+        self.relu = nn.ReLU(inplace=True)
         if not residual:
             self.residual = lambda x: 0
         elif c_in == c_out and stride == 1:
@@ -176,8 +221,9 @@ class PysklBlock(nn.Module):
         else:
             self.residual = unit_tcn(c_in, c_out, 1, stride)
 
-    def forward(self, x):
-        return torch.relu(self.tcn(self.gcn(x)) + self.residual(x))
+    def forward(self, x, A=None):
+        residual = self.residual(x)
+        return self.relu(self.tcn(self.gcn(x, A)) + residual)
 
 
 class PysklEncoder(nn.Module):
@@ -187,7 +233,7 @@ class PysklEncoder(nn.Module):
         super().__init__()
         self.data_bn = nn.BatchNorm1d((bodies or 1) * in_channels * A.shape[1])
         self.gcn = nn.ModuleList(
-            PysklBlock(c_in, c_out, A.clone(), stride, i > 0, with_res=False, **options)
+            PysklBlock(c_in, c_out, A.clone(), stride, i > 0, **({"with_res": False} | options))
             for i, (c_in, c_out, stride) in enumerate(
                 zip((in_channels, *widths), widths, STRIDES, strict=False)
             )

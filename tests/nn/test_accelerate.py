@@ -18,7 +18,11 @@ from msclr.nn.accelerate import Summary, accelerate, restore
 from tests.nn.lookalikes import (
     AttentiveUnit,
     Encoder,
+    LambdaBlock,
+    LambdaEncoder,
     Pyskl,
+    PysklBlock,
+    PysklEncoder,
     TwoEncoders,
     graph,
     unit_gcn,
@@ -27,8 +31,20 @@ from tests.ranks import be_a_rank, run_ranks
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 WIDTHS = (4, 4, 6, 6)
+
+
+def in_parts():
+    """An encoder whose blocks do not fit whole."""
+    model = Encoder(graph(), widths=WIDTHS)
+    for block in model.st_gcn_networks:
+        block.tcn[0].eps = 1e-4
+    return model
+
+
 MODELS = {
     "st-gcn": lambda: Encoder(graph(), widths=WIDTHS),
+    "st-gcn, in parts": in_parts,
+    "st-gcn, functions": lambda: LambdaEncoder(graph(), widths=WIDTHS),
     "st-gcn, no importance": lambda: Encoder(graph(2), importance=False, widths=WIDTHS),
     "aimclr": lambda: TwoEncoders(graph(), widths=WIDTHS),
     **{
@@ -37,6 +53,10 @@ MODELS = {
         )
         for adaptive in (None, "init", "offset", "importance")
         for residual in (True, False)
+    },
+    **{
+        f"pyskl, {adaptive}, blocks": lambda a=adaptive: PysklEncoder(graph(), WIDTHS, adaptive=a)
+        for adaptive in (None, "init", "offset", "importance")
     },
 }
 
@@ -49,6 +69,8 @@ def made(name):
         for p in model.parameters():
             p.add_(0.2 * torch.randn_like(p))
     shape = (2, 3, 6, 5) if name.startswith("pyskl") else (2, 3, 6, 5, 2)
+    if name.endswith("blocks"):
+        shape = (2, 2, 6, 5, 3)
     return model, torch.randn(shape, dtype=torch.float64)
 
 
@@ -64,14 +86,20 @@ def run(model, x):
 
 @pytest.fixture
 def supports(monkeypatch):
-    """The support that each call of the kernel is given."""
-    calls, kernel = [], kernels.masked_graph_conv
+    """The support that each call of a kernel is given, of a graph convolution or a whole block."""
+    calls, graph_conv, block = [], kernels.masked_graph_conv, kernels.stgcn_block
 
     def spy(*args, support=None, **options):
         calls.append(support)
-        return kernel(*args, support=support, **options)
+        return graph_conv(*args, support=support, **options)
+
+    def spy_of_blocks(x, adjacency, support, *args, partitions, **options):
+        joints = x.segments[2]
+        calls.append(None if support.all() else support.view(partitions, joints, joints))
+        return block(x, adjacency, support, *args, partitions=partitions, **options)
 
     monkeypatch.setattr(kernels, "masked_graph_conv", spy)
+    monkeypatch.setattr(kernels, "stgcn_block", spy_of_blocks)
     return calls
 
 
@@ -85,7 +113,10 @@ def test_outputs_and_gradients_stay_and_the_kernel_runs(name, training, supports
     layers = [
         n for n, m in model.named_modules() if isinstance(m, (ConvTemporalGraphical, unit_gcn))
     ]
-    assert summary == Summary(tuple(layers), {})
+    whole = (Block, LambdaBlock, PysklBlock)
+    blocks = [n for n, m in model.named_modules() if isinstance(m, whole) and "parts" not in name]
+    assert (summary.swapped, summary.left, summary.blocks) == (tuple(layers), {}, tuple(blocks))
+    assert len(summary.parted) == (len(layers) if "parts" in name else 0)
     supports.clear()  # the trials
     result = run(model, x)
     assert len(supports) == len(layers)
@@ -166,7 +197,8 @@ def test_twice_is_once_and_restore_undoes_both(name, supports):
 
 
 def test_fixed_graph_times_importance_passes_the_graphs_support(supports):
-    for name in ("st-gcn", "st-gcn, no importance", "aimclr", "pyskl, importance, residual True"):
+    names = ("st-gcn", "st-gcn, in parts", "st-gcn, no importance", "aimclr")
+    for name in (*names, "pyskl, importance, residual True", "pyskl, importance, blocks"):
         model, x = made(name)
         accelerate(model)
         supports.clear()
@@ -466,7 +498,8 @@ def test_a_block_alone_is_accelerated_too():
     block = Block(2, 4, 3).double().eval()
     x = torch.randn(2, 2, 6, 5, dtype=torch.float64)
     wanted, _ = block(x, graph().double())
-    assert accelerate(block).swapped == ("gcn",)
+    summary = accelerate(block)
+    assert (summary.swapped, summary.blocks) == (("gcn",), ("",))
     torch.testing.assert_close(block(x, graph().double())[0], wanted, **EXACT)
 
 
