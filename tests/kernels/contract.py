@@ -63,7 +63,7 @@ CONTRACTS = {
             "graph_conv",
             graph_conv.masked_graph_conv,
             graph_conv_cases,
-            "any adjacency",
+            "mixed layouts, one without joints",
             "16 channels, any adjacency",
             lambda a, **o: kernels.masked_graph_conv(*a, **o),
             ("x", "weight", "bias", "adjacency"),
