@@ -42,15 +42,13 @@ def make(
 
 
 CASES = {
-    "as they are": partial(make, "none"),
-    "normal": partial(make, "normal"),
-    "extreme": partial(make, "extreme"),
-    "normal, motion": partial(make, "normal", "motion"),
-    "extreme, bone": partial(make, "extreme", "bone"),
+    **{f"{v}, {s}": partial(make, v, s) for v in VIEWS for s in STREAMS},
+    "normal, in the plane": partial(make, "normal", "bone", planar=True),
     "extreme, in the plane": partial(make, "extreme", "motion", planar=True),
     "one frame, one joint": partial(make, "extreme", "bone", 3, 1, 1, 1),
     "shorter than the blur": partial(make, "extreme", "motion", 4, 1, 5, 3),
     "no clips": partial(make, "extreme", clips=0),
+    "two frames, many joints": partial(make, "extreme", "motion", 4, 1, 2, 33),
     "long and wide": partial(make, "extreme", "bone", 9, 2, 70, 43),
 }
 LARGE = {"long and wide"}  # for Triton's interpreter

@@ -47,8 +47,13 @@ CASES = {
     "wide rows": partial(make, clips=3, dim=130),
     "near": partial(make, 3, 17, 7, 9, temperature=5.0),
     "far": partial(make, 3, 17, 7, 9, temperature=0.01, all_views=True),
+    "two tiles": partial(make, clips=70, dim=20, bank=40, temperature=0.07, pairs=(1, 0)),
+    "clips of one process": partial(make, clips=3, others=3, all_views=True),
     "clips of other processes": partial(make, clips=3, others=7, first=2),
     "clips of other processes, every view": partial(make, 3, 3, others=9, first=6, all_views=True),
+    "clips of other processes in two tiles": partial(
+        make, clips=20, bank=3, pairs=(0, 1, 1, 0, 0, 1), others=40, first=17
+    ),
     "several tiles": partial(make, 2, 150, 6, 40),
     "several tiles, others, far": partial(
         make, 3, 150, 6, 40, 0.01, True, (1, 0, 0, 1, 0, 1), 300, 37

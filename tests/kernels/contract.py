@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -35,10 +38,12 @@ class Contract:
     run: Operator
     cases: ModuleType
     usual: str  # the case that tests of wiring take
+    halves: str  # the case that is large enough for an error to be more than chance
     public: Callable  # the public function, of the case's Arguments
     gradients: tuple[str, ...]
     results: int  # that are compared; those after them are kept for the backward pass
     dtypes: tuple[torch.dtype, ...]
+    autocast: bool = False  # whether the first result has autocast's dtype
 
     @property
     def differentiable(self) -> bool:
@@ -58,22 +63,25 @@ CONTRACTS = {
             "graph_conv",
             graph_conv.masked_graph_conv,
             graph_conv_cases,
-            "any adjacency",
+            "mixed layouts, one without joints",
+            "16 channels, any adjacency",
             lambda a, **o: kernels.masked_graph_conv(*a, **o),
             ("x", "weight", "bias", "adjacency"),
             1,
             (torch.float64, torch.float32, *HALVES),
+            autocast=True,
         ),
         Contract(
             "info_nce",
             info_nce.info_nce,
             info_nce_cases,
             "mined",
+            "forty columns",
             lambda a, **o: kernels.info_nce(
                 *a[:4], teacher=a.teacher, top_k=a.top_k, positives="mined", **o
             ).loss,
             ("queries", "keys", "bank", "temperature"),
-            3,
+            4,
             (torch.float64, torch.float32, *HALVES),
         ),
         Contract(
@@ -81,6 +89,7 @@ CONTRACTS = {
             multi_view.multi_view_info_nce,
             multi_view_cases,
             "two views",
+            "two tiles",
             lambda a, **o: kernels.multi_view_info_nce(a.views, a.temperature, bank=a.bank, **o),
             ("views", "temperature", "candidates", "bank"),
             1,
@@ -90,10 +99,11 @@ CONTRACTS = {
             "augment",
             augment.augment,
             augment_cases,
-            "extreme",
+            "extreme, bone",
+            "extreme, bone",
             lambda a, **o: kernels.augment(
                 a.clips, a.index, a.epochs, numbers=a.numbers, seed=a.seed, purpose=a.purpose,
-                view="extreme", flip=a.flip, **o,
+                view="extreme", flip=a.flip, stream="bone", parents=a.parents, **o,
             ),
             (),
             1,
@@ -141,44 +151,68 @@ BACKENDS = [Backend("cpu", s) for s in ("portable", "avx2", "avx512")]
 BACKENDS += [Backend("triton"), Backend("cuda")]
 
 
-def results_of(contract: Contract, backend: str, arguments) -> dict[str, Tensor]:
+def arguments_of(contract: Contract, case: str, dtype: torch.dtype, device: str = "cpu") -> Any:
+    """A case's arguments in ``dtype``, and so the result where the operator is told its dtype."""
+    arguments = converted(contract.cases.CASES[case](), dtype, device)
+    return arguments._replace(dtype=dtype) if "dtype" in arguments._fields else arguments
+
+
+def in_float64(contract: Contract, arguments: Any) -> dict[str, Tensor]:
+    """The reference's results from the same, already rounded, numbers."""
+    wide = converted(arguments, torch.float64)
+    wide = wide._replace(dtype=torch.float64) if "dtype" in wide._fields else wide
+    return results_of(contract, "reference", wide)
+
+
+def run(contract: Contract, backend: str, arguments: Any) -> dict[str, Tensor]:
+    """The results by name; one that is not asked for is None of the reference, (0,) of others."""
+    found = contract.run(backend, arguments)
+    found = found if isinstance(found, tuple) else (found,)
+    given = enumerate(found[: contract.results])
+    return {f"result {i}": r for i, r in given if r is not None and r.shape != (0,)}
+
+
+def results_of(contract: Contract, backend: str, arguments: Any) -> dict[str, Tensor]:
     """The results and every gradient of a fixed function of them, by name, on the CPU."""
     leaves = {
-        name: value.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+        name: value.detach().requires_grad_()  # with its strides
         for name in contract.gradients
         if (value := getattr(arguments, name)) is not None
     }
-    found = contract.run(backend, arguments._replace(**leaves))
-    found = found if isinstance(found, tuple) else (found,)
-    given = {i: r for i, r in enumerate(found[: contract.results]) if r is not None and r.numel()}
-    named = {f"result {i}": r.detach() for i, r in given.items()}
-    if leaves and given:
-        total = sum((r * upstream(r, i)).sum() for i, r in given.items())
-        gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-        named |= {n: g for n, g in zip(leaves, gradients, strict=True) if g is not None}
-    return {name: tensor.cpu() for name, tensor in named.items()}
+    named = run(contract, backend, arguments._replace(**leaves))
+    if leaves:
+        wanted = list(leaves.values())
+        gradients = torch.autograd.grad(weighted_sum(named), wanted, materialize_grads=True)
+        named |= dict(zip(leaves, gradients, strict=True))
+    return {name: tensor.detach().cpu() for name, tensor in named.items()}
 
 
-def upstream(result: Tensor, place: int) -> Tensor:
-    """A weight of its own for every number."""
-    numbers = torch.linspace(-1, 2 + place, result.numel(), dtype=torch.float64)
-    return numbers.view(result.shape).to(result)
+@contextmanager
+def half_throughout(contract: Contract) -> Iterator[None]:
+    """Within, the reference computes in half precision what is given so."""
+    module = sys.modules[f"{contract.cases.__package__}.reference"]
+    with mock.patch.object(module, "at_least_float32", lambda t: t, create=True):
+        yield
+
+
+def weighted_sum(results: dict[str, Tensor]) -> Tensor:
+    """Of all that are differentiable, with a weight of its own for every number."""
+    total = 0.0
+    for place, result in enumerate(results.values()):
+        if result.is_floating_point():
+            weights = torch.linspace(-1, 2 + place, result.numel(), dtype=torch.float64)
+            total = total + (result * weights.view(result.shape).to(result)).sum()
+    return total
 
 
 def error_of(found: Tensor, exact: Tensor) -> float:
     """The largest error, as a part of the largest number, which may be a rounding itself."""
     assert found.shape == exact.shape
+    if not exact.numel():
+        return 0.0
     error = (found.double() - exact).abs().max().item()
     return error / max(exact.abs().max().item(), 0.1)
 
 
 def rms_of(found: Tensor, exact: Tensor) -> float:
     return (found.double() - exact).square().mean().sqrt().item()
-
-
-def in_float64(contract: Contract, arguments) -> dict[str, Tensor]:
-    """The reference's results from the same, already rounded, numbers."""
-    wide = converted(arguments, torch.float64)
-    if contract.name == "augment":
-        wide = wide._replace(dtype=torch.float64)
-    return results_of(contract, "reference", wide)

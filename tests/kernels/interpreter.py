@@ -7,7 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
+
+import torch
+
+from msclr.kernels._backend import interpreted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,3 +34,24 @@ def passed_in_the_interpreter(*arguments: str | Path) -> int:
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     return int(re.search(r"(\d+) passed", done.stdout).group(1))
+
+
+@contextmanager
+def bfloat16_to_nearest() -> Iterator[None]:
+    """Within, the interpreter rounds to bfloat16 as a GPU does; else it cuts bits off."""
+    if not interpreted():
+        yield
+        return
+    from triton import language
+    from triton.runtime import interpreter
+
+    convert = interpreter._convert_float
+
+    def nearest(data, given, wanted, mode):
+        if (given, wanted) != (language.float32, language.bfloat16):
+            return convert(data, given, wanted, mode)
+        rounded = torch.from_numpy(data.copy()).bfloat16()
+        return rounded.view(torch.int16).numpy().view("uint16")
+
+    with mock.patch.object(interpreter, "_convert_float", nearest):
+        yield

@@ -9,14 +9,13 @@ from scipy import stats
 
 from msclr import kernels, layouts
 from msclr.kernels import augment
-from msclr.kernels.augment import reference
+from msclr.kernels.augment import cases, reference
 
 LAYOUT = layouts.get("h36m_17")
 SEED, PURPOSE = 2**63 + 5, 3
 VIEWS, STREAMS = ("none", "normal", "extreme"), ("joint", "motion", "bone")
 # Of the largest coordinate that an exact result has; measured: 2.6e-7 in the worst of these tests.
 ERROR = 4e-7
-ROUNDING = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
 compiled = pytest.mark.skipif(
     bool(kernels.backends()["cpu"]), reason=f"no compiled operators: {kernels.backends()['cpu']}"
@@ -65,22 +64,19 @@ def exact(x, view="none", stream="joint", planar=False):
     return made.permute(0, 4, 2, 3, 1)
 
 
-def assert_is_exact(found, wanted, x, dtype=torch.float32):
-    assert found.shape == wanted.shape and found.dtype == dtype
-    error = (found.double() - wanted).abs()
-    # rounded to dtype: half a unit in the last place, of float16 at least 2^-25
-    allowed = ERROR * max(1, x.abs().max()) + wanted.abs() * ROUNDING[dtype]
-    assert (error <= allowed + (2.0**-25 if dtype == torch.float16 else 0)).all(), error.max()
+def assert_is_exact(found, wanted, x):
+    assert found.shape == wanted.shape and found.dtype == torch.float32
+    error = (found.double() - wanted).abs().max()
+    assert error <= ERROR * max(1, x.abs().max())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("planar", [False, True], ids=["space", "plane"])
-@pytest.mark.parametrize("stream", STREAMS)
-@pytest.mark.parametrize("view", VIEWS)
-def test_views_are_the_formulas(view, stream, planar, backend):
-    x = clips()
-    found = of(x, backend, view=view, stream=stream, planar=planar)
-    assert_is_exact(found, exact(x, view, stream, planar), x)
+def test_some_clips_of_the_contracts_cases_see_every_step_and_some_do_not():
+    given = cases.CASES["extreme, joint"]()
+    draws = reference.draw(
+        given.numbers, given.epochs, given.seed, given.purpose, given.clips.shape[2], True, False
+    )
+    steps = draws.flipped, draws.noisy, draws.taps.max(1).values < 1, draws.zeroed >= 0, draws.start
+    assert all(chosen.any() and not chosen.all() for chosen in steps)
 
 
 SHAPES = [  # bodies, frames, joints
@@ -96,23 +92,6 @@ def test_any_size(shape, stream):
     x = clips(16, *shape)
     for view in VIEWS:
         assert_is_exact(of(x, "cpu", view=view, stream=stream), exact(x, view, stream), x)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("view", VIEWS)
-def test_half_precision_storage_is_computed_in_float32(view, stored, backend):
-    x = clips().to(stored)
-    assert_is_exact(of(x, backend, view=view), exact(x, view), x)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("stream", STREAMS)
-def test_results_are_rounded_once(dtype, stream, backend):
-    x = clips()
-    found = of(x, backend, view="extreme", stream=stream, dtype=dtype)
-    assert_is_exact(found, exact(x, "extreme", stream), x, dtype)
 
 
 @compiled
@@ -256,49 +235,12 @@ def test_torchs_generator_is_left_alone():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("view", VIEWS)
-def test_an_empty_batch(view, backend):
-    none = torch.empty(0, dtype=torch.int64)
-    for x in (clips(), clips(1)[:0]):
-        assert of(x, backend, none, none, view=view).shape == (0, 3, 13, 17, 2)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_result_lies_as_the_encoder_reads_it(backend):
     found = of(clips(), backend, view="normal")
     assert found.permute(0, 4, 2, 3, 1).is_contiguous()
 
 
-@compiled
-def test_indices_of_any_stride():
-    x, many = clips(), torch.arange(60)
-    assert torch.equal(
-        of(x, "cpu", many[4:30:3], many[:18:2], view="normal"),
-        of(x, "cpu", many[4:30:3].clone(), many[:18:2].clone(), view="normal"),
-    )
-
-
 # The operator
-
-
-@compiled
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("view", [0, 1, 2])
-def test_the_op_is_a_proper_one(view, dtype):
-    index = torch.arange(3)
-    rest = 3, 0, view, LAYOUT.flip, 2, LAYOUT.parents, False, dtype
-    torch.library.opcheck(torch.ops.msclr.augment, (clips(), index, index, index, *rest))
-
-
-@compiled
-def test_torch_compile_takes_it_whole():
-    x, index = clips(), torch.arange(5)
-
-    def view(x, index):
-        return of(x, None, index, index, view="extreme") * 2
-
-    made = torch.compile(view, fullgraph=True, backend="aot_eager")(x, index)
-    assert torch.equal(made, view(x, index))
 
 
 @compiled

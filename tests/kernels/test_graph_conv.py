@@ -1,4 +1,4 @@
-"""masked_graph_conv equals its formula in plain loops; masks, support, memory orders, errors."""
+"""masked_graph_conv equals its formula in plain loops; any sizes, masks, support, errors."""
 
 from __future__ import annotations
 
@@ -7,37 +7,40 @@ from itertools import product
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from msclr import layouts
 from msclr.kernels import backends, graph_support, masked_graph_conv
 from msclr.kernels._backend import interpreted
+from msclr.kernels._cases import converted
+from msclr.kernels.graph_conv.cases import make
+from tests.kernels.contract import CONTRACTS, error_of, in_float64, results_of
 
 COUNTS = torch.tensor([3, 5, 0])  # real joints of three layouts in V = 5; the last has none
 INDEX = torch.tensor([1, 0, 2, 0])
 
 
+REFERENCE = partial(masked_graph_conv, backend="reference")
+
+
 @pytest.fixture(params=["reference", "cpu", "triton"])
-def graph_conv(request, monkeypatch):
+def graph_conv(request):
     """masked_graph_conv by each backend that can run here; takes and returns tensors on the CPU."""
     if reason := backends()[request.param]:
         pytest.skip(reason)
+    if request.param == "reference":
+        return REFERENCE
     run = partial(masked_graph_conv, backend=request.param)
-    if request.param != "triton":
-        return run
-    if not interpreted():
-        return partial(on_the_gpu, run)
-    # Finite differences of every number would take the interpreter minutes.
-    along_a_direction = partial(torch.autograd.gradcheck, fast_mode=True)
-    monkeypatch.setattr(torch.autograd, "gradcheck", along_a_direction)
-    return run
+    on_a_gpu = request.param == "triton" and not interpreted()
+    return partial(on_the_gpu, run) if on_a_gpu else run
 
 
 def on_the_gpu(run, *arguments, **options):
-    """What run makes of the same tensors on the GPU, with the CPU's autocast as its own."""
+    """What run makes of the same tensors on the GPU."""
     moved = [a if a is None else a.cuda() for a in arguments]
     options = {name: a if a is None else a.cuda() for name, a in options.items()}
-    dtype, enabled = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
-    with torch.autocast("cuda", dtype, enabled=enabled):
-        return run(*moved, **options).cpu()
+    return run(*moved, **options).cpu()
 
 
 def by_loops(x, weight, bias, adjacency, index=None, counts=None):
@@ -81,10 +84,13 @@ def poisoned(x, adjacency, value):
     return x, adjacency
 
 
-def value_and_gradients(graph_conv, x, weight, bias, adjacency, **options):
+def value_and_gradients(graph_conv, x, weight, bias, adjacency, masked=None, **options):
+    """``masked``: what the incoming gradient is in masked joints, if not numbers as elsewhere."""
     leaves = [p.detach().clone().requires_grad_() for p in (x, weight, bias, adjacency)]
     y = graph_conv(*leaves, **options)
-    upstream = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view(y.shape)  # not 0 where masked
+    upstream = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view(y.shape)
+    if masked is not None:
+        upstream = poisoned(upstream, adjacency, masked)[0]
     return [y.detach(), *torch.autograd.grad(y, leaves, upstream)]
 
 
@@ -107,25 +113,14 @@ def test_mixed_layouts_are_the_formula(graph_conv, dtype):
     torch.testing.assert_close(y, by_loops(x, weight, bias, adjacency, INDEX, COUNTS))
 
 
-@pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize("k", [1, 3])
-def test_gradients_are_those_of_the_formula(graph_conv, k, mixed):
-    leaves = [p.requires_grad_() for p in arguments(n=2, frames=1, v=3, k=k, layouts=2 * mixed)]
-    layouts = (torch.tensor([0, 1]), torch.tensor([3, 2])) if mixed else ()
-    assert torch.autograd.gradcheck(lambda *p: graph_conv(*p, *layouts), leaves)
-    x, weight, _, adjacency = leaves
-    assert torch.autograd.gradcheck(
-        lambda *p: graph_conv(p[0], p[1][..., None, None], None, p[2], *layouts),
-        (x, weight, adjacency),
-    )
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
 def test_what_stands_in_masked_joints_changes_nothing(graph_conv, value):
     x, weight, bias, adjacency = arguments(layouts=3)
     options = {"layout_index": INDEX, "joint_counts": COUNTS}
     clean = value_and_gradients(graph_conv, x, weight, bias, adjacency, **options)
     x, adjacency = poisoned(x, adjacency, value)
+    if graph_conv is not REFERENCE:  # autograd multiplies them with 0
+        options["masked"] = value
     dirty = value_and_gradients(graph_conv, x, weight, bias, adjacency, **options)
     for a, b in zip(clean, dirty, strict=True):
         assert torch.equal(a, b)
@@ -158,72 +153,89 @@ def test_support_gives_the_same_and_no_gradient_outside(graph_conv, mixed):
     assert (full[4][~support] != 0).any(), "the promise made no difference: nothing was tested"
 
 
-@pytest.mark.parametrize("n", [0, 1])
-@pytest.mark.parametrize("mixed", [False, True])
-def test_no_sample_and_one_sample(graph_conv, n, mixed):
-    x, weight, bias, adjacency = arguments(n=n, layouts=3 * mixed)
-    layouts = (INDEX[:n], COUNTS) if mixed else (None, None)
-    options = {"layout_index": layouts[0], "joint_counts": layouts[1]}
-    y, dx, dw, _, _ = value_and_gradients(graph_conv, x, weight, bias, adjacency, **options)
-    torch.testing.assert_close(y, by_loops(x, weight, bias, adjacency, *layouts))
-    assert dx.shape == x.shape and bool(dw.any()) == (n > 0)
+@pytest.fixture(
+    scope="module", params=["cpu", *(["triton", "cuda"] if torch.cuda.is_available() else [])]
+)
+def fast(request):
+    """The compiled backends, and Triton where it is, and the devices that they take."""
+    if reason := backends()[request.param]:
+        pytest.skip(reason)
+    return request.param, "cpu" if request.param == "cpu" else "cuda"
 
 
-@pytest.mark.parametrize("mixed", [False, True])
-def test_the_order_in_memory_changes_nothing(graph_conv, mixed):
-    x, weight, bias, adjacency = arguments(layouts=3 * mixed)
-    options = {"layout_index": INDEX, "joint_counts": COUNTS} if mixed else {}
-    expected = graph_conv(x, weight, bias, adjacency, **options)
-    orders = {
-        "channels_last": x.contiguous(memory_format=torch.channels_last),
-        "joints first": x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
-        "every other frame": x.repeat_interleave(2, dim=2)[:, :, ::2],
-        "a slice of joints": torch.cat([x, x], dim=3)[..., : x.shape[3]],
-    }
-    for name, strided in orders.items():
-        assert name == "channels_last" or not strided.is_contiguous()
-        y = graph_conv(
-            strided,
-            weight.T.contiguous().T,
-            bias.repeat_interleave(2)[::2],
-            adjacency.mT.contiguous().mT,
-            **options,
-        )
-        torch.testing.assert_close(y, expected, msg=lambda m, name=name: f"{name}: {m}")
+@st.composite
+def problems(draw):
+    sizes = draw(st.integers(1, 7)), draw(st.integers(1, 65)), draw(st.integers(1, 130))
+    joints = draw(st.one_of(st.integers(1, 60), st.integers(1, 128)))
+    counts = draw(st.lists(st.integers(0, joints), max_size=3))
+    frames, partitions = draw(st.integers(1, 80)), draw(st.integers(1, 5))
+    frames = max(1, min(frames, 1000 // joints))
+    options = {"bias": draw(st.booleans()), "dense": draw(st.booleans())}
+    return make(*sizes, frames, joints, partitions, tuple(counts), **options)
 
 
-def test_an_expanded_x_gets_its_gradient(graph_conv):
-    x, weight, bias, adjacency = arguments(n=1)
-    leaf = x.clone().requires_grad_()
-    graph_conv(leaf.expand(4, -1, -1, -1), weight, bias, adjacency).sum().backward()
-    one = x.clone().requires_grad_()
-    graph_conv(one, weight, bias, adjacency).sum().backward()
-    torch.testing.assert_close(leaf.grad, 4 * one.grad)
+@settings(deadline=None, max_examples=40)
+@given(arguments=problems())
+def test_any_sizes_are_the_reference(fast, arguments):
+    contract, arguments = CONTRACTS["graph_conv"], converted(arguments, torch.float32, fast[1])
+    found, exact = results_of(contract, fast[0], arguments), in_float64(contract, arguments)
+    assert found.keys() == exact.keys()
+    for name, tensor in exact.items():
+        assert error_of(found[name], tensor) < 2e-5, name
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_the_result_has_the_dtype_of_x(graph_conv, dtype):
-    rounded = [p.to(dtype) for p in arguments()]
-    y = graph_conv(*rounded)
-    assert y.dtype == dtype
-    exact = by_loops(*[p.double() for p in rounded])
-    size = exact.abs().max()
-    assert (y.double() - exact).abs().max() <= 4 * torch.finfo(dtype).eps * size
+def test_an_entry_of_the_support_that_is_0_now_gets_its_gradient(graph_conv):
+    x, weight, bias, adjacency = arguments()
+    support = torch.ones_like(adjacency, dtype=torch.bool)
+    adjacency[2] = 0  # the whole partition, as importance may become
+    gradient = value_and_gradients(graph_conv, x, weight, bias, adjacency, support=support)[-1]
+    expected = value_and_gradients(masked_graph_conv, x, weight, bias, adjacency)[-1]
+    assert expected[2].all()
+    torch.testing.assert_close(gradient, expected)
 
 
-def test_under_autocast_the_result_has_its_dtype(graph_conv):
-    leaves = [p.float().requires_grad_() for p in arguments()]
-    with torch.autocast("cpu", torch.bfloat16):
-        y = graph_conv(*leaves)
-    assert y.dtype == torch.bfloat16
-    y.float().sum().backward()
-    assert all(p.grad.dtype == torch.float32 for p in leaves)
+def test_no_frames_give_no_result_and_gradients_of_0(fast):
+    given = [p.to(fast[1], torch.float32) for p in arguments(frames=0)]
+    y, *gradients = value_and_gradients(partial(masked_graph_conv, backend=fast[0]), *given)
+    assert y.shape == (4, 2, 0, 5) and not any(g.any() for g in gradients)
 
 
-def test_128_joints_are_taken(graph_conv):
-    x, weight, bias, adjacency = arguments(n=1, frames=1, v=128, k=1)
-    y = graph_conv(x, weight, bias, adjacency)
-    torch.testing.assert_close(y, by_loops(x, weight, bias, adjacency))
+def test_the_memory_format_of_x_is_kept(fast):
+    x, *parameters = (p.to(fast[1], torch.float32) for p in arguments())
+    last = x.contiguous(memory_format=torch.channels_last)
+    last, first = (masked_graph_conv(z, *parameters, backend=fast[0]) for z in (last, x))
+    assert last.is_contiguous(memory_format=torch.channels_last) and first.is_contiguous()
+    torch.testing.assert_close(last, first)
+
+
+def test_forty_thousand_tracks(fast):
+    adjacency = layouts.get("kinectv2_25").adjacency()
+    x = torch.ones(1, 1, 1, 1).expand(40_000, 1, 16, 25)
+    x = x.contiguous(memory_format=torch.channels_last)
+    x *= torch.arange(40_000).view(-1, 1, 1, 1) % 7
+    given = [p.to(fast[1]) for p in (x, torch.ones(len(adjacency), 1), adjacency)]
+    y = masked_graph_conv(*given[:2], None, given[2], backend=fast[0]).cpu()
+    torch.testing.assert_close(y, x * adjacency.sum((0, 1)))
+
+
+def test_more_than_two_to_the_31_elements():
+    if reason := backends()["cpu"]:
+        pytest.skip(reason)
+    n, c_out, t, v = 40_000, 64, 50, 17  # 4.4 GB of bfloat16; x is the memory of one sample
+    x = torch.ones(1, 1, t, v, dtype=torch.bfloat16).expand(n, 1, t, v)
+    weight = torch.arange(c_out, dtype=torch.float32)[:, None]
+    y = masked_graph_conv(x, weight, None, 2 * torch.eye(v)[None], backend="cpu")
+    assert y.numel() > 2**31
+    for sample in (0, n // 2, n - 1):
+        assert (y[sample] == 2 * weight[..., None]).all()
+
+
+@pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"] or "")
+def test_a_call_past_the_checks_of_python_stays_within_its_memory():
+    x, weight, _, adjacency = arguments()
+    for wrong in (weight[:, :2], adjacency), (weight[:5], adjacency), (weight, adjacency[..., 1:]):
+        with pytest.raises(RuntimeError, match="(weight|adjacency) must"):
+            torch.ops.msclr.graph_conv(x, wrong[0], None, wrong[1])
 
 
 MIXED = {
