@@ -18,7 +18,7 @@ from benchmarks import origin
 from msclr.errors import InputError
 from msclr.paths import as_path
 
-_NO_SIZES = ("op", "best_other")  # texts of a row that do not say what it is of
+_NO_SIZES = ("op", "best_other", "best_ours")  # texts of a row that do not say what it is of
 
 
 @dataclass(frozen=True)

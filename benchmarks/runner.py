@@ -11,7 +11,8 @@ A result is a JSON object: what it was measured on, and a row a case. A row begi
 sizes; then come, of the row itself or of each named part of it,
 
     seconds             contestant -> median, p20 and p80 of the rounds
-    best_other, ratio   the fastest of the others, and its median over ours
+    best_other, ratio   the fastest of the others, and its median over ours; where several
+                        contestants are ours, over that of best_ours, the fastest of these
     gflop_s, gb_s       what ours does a second, at the least; gemm_share over a large product's
     peak_extra_bytes    contestant -> growth of memory at its peak
 
@@ -50,6 +51,7 @@ class Part:
     bytes: float = 0  # that ours reads and writes, at the least
     amounts: Mapping[str, float] | None = None  # of work that a run does; seconds are those of one
     key: str = "seconds"
+    ours: tuple[str, ...] = ("ours",)  # the contestants whose fastest the others are held against
     memory: bool = True  # whether this process's memory is that of the run
     more: dict[str, Any] = field(default_factory=dict)  # other figures
 
@@ -135,9 +137,12 @@ def _figures(
         times = {n: {k: v / part.amounts[n] for k, v in t.items()} for n, t in times.items()}
     seconds = {name: of["median"] for name, of in times.items()}
     found: dict[str, Any] = {part.key: times}
-    if "ours" in seconds:
-        best = min((n for n in seconds if not n.startswith("ours")), key=seconds.__getitem__)
-        found |= {"best_other": best, "ratio": seconds[best] / seconds["ours"]}
+    if part.ours[0] in seconds:
+        ours = min(part.ours, key=seconds.__getitem__)
+        others = [n for n in seconds if n not in part.ours and not n.startswith("ours")]
+        best = min(others, key=seconds.__getitem__)
+        found |= {"best_other": best, "ratio": seconds[best] / seconds[ours]}
+        found |= {"best_ours": ours} if len(part.ours) > 1 else {}
     if part.operations:
         found["gflop_s"] = 1e-9 * part.operations / seconds["ours"]
         found["gemm_share"] = found["gflop_s"] / ceilings["gemm_gflop_s"]

@@ -2,7 +2,8 @@
 
 Width 64 is the ST-GCN paper's, width 16 that of AimCLR and CrosSCLR; both end in 256 features. Each
 is timed as PyTorch comes (NCHW) and moved to channels_last, in eval mode (a forward without
-gradients) and in train mode (forward and backward). Half precision is autocast's.
+gradients) and in train mode (forward and backward); before also through torch.compile, on request.
+`ratio` is the fastest before over the fastest after. Half precision is autocast's.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ WIDTHS = (64, 16)
 FRAMES = 50
 LAYOUTS = {25: "kinectv2_25", 42: "smplx_42"}
 ORDERS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-
-
 NAMES = tuple(f"{order}_{when}" for order in ORDERS for when in ("before", "after"))
+COMPILED = tuple(f"{order}_before_compiled" for order in ORDERS)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def cases(args: argparse.Namespace) -> list[Case]:
     return [
         Case(
             {"width": w, "N": args.samples, "T": FRAMES, "V": v, "mode": m, "dtype": args.dtype},
-            NAMES,
+            (*NAMES, *(COMPILED if args.compile else ())),
             4 * args.samples * w * FRAMES * v,
         )
         for w, v, m in product(WIDTHS, args.joints, ("eval", "train"))
@@ -56,7 +56,13 @@ def parts(case: Case, args: argparse.Namespace) -> Iterator[Part]:
     x = torch.randn(n, 3, FRAMES, v, 1, device=args.device)
     models = before_and_after(case, x)
     make = _forward if mode == "eval" else _forward_backward
-    yield Part({name: make(of.train(mode == "train"), x, dtype) for name, of in models.items()})
+    if args.compile:
+        torch._dynamo.reset()  # or many shapes would end in one that is dynamic
+        models |= {name: torch.compile(models[name.removesuffix("_compiled")]) for name in COMPILED}
+    yield Part(
+        {name: make(of.train(mode == "train"), x, dtype) for name, of in models.items()},
+        ours=tuple(f"{order}_after" for order in ORDERS),
+    )
 
 
 def before_and_after(case: Case, x: Tensor) -> dict[str, nn.Module]:
@@ -94,4 +100,6 @@ def _forward_backward(model: nn.Module, x: Tensor, dtype: torch.dtype) -> Callab
     return step
 
 
-SETUP = Setup("2 minutes", file="{device}-{dtype}", rounds=5, dtypes=FLOATS[:3])
+SETUP = Setup(
+    "2 minutes", file="{device}-{dtype}{compiled}", rounds=5, dtypes=FLOATS[:3], compiles=True
+)

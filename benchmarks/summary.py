@@ -28,24 +28,26 @@ def _figures(part: dict[str, Any]) -> str:
     key = next((key for key in part if key.startswith("seconds")), "")
     each = key.removeprefix("seconds").replace("_", " ")
     seconds = {name: of["median"] for name, of in part.get(key, {}).items()}
-    names = ["ours"] if "ours" in seconds else list(seconds)
+    ours = part.get("best_ours", "ours")
+    names = [ours] if ours in seconds else list(seconds)
     found = [f"{name} {1e3 * seconds[name]:.3f} ms{each}" for name in names]
     found += [f"{ratio:.2f}x {name}".strip() for name, ratio in _ratios(part, seconds).items()]
     found += [f"{part['gb_s']:.0f} GB/s"] if "gb_s" in part else []
     found += [f"{100 * part['gemm_share']:.0f} % of GEMM"] if "gemm_share" in part else []
     memory = part.get("peak_extra_bytes", {})
-    named = [name for name in ("ours", part.get("best_other")) if name in memory]
+    named = [name for name in (ours, part.get("best_other")) if name in memory]
     return ", ".join(found + [f"{name} {1e-6 * memory[name]:.1f} MB" for name in named])
 
 
 def _ratios(part: dict[str, Any], seconds: dict[str, float]) -> dict[str, float]:
     """What ours is compared with -> how many times as long that takes; or else a pair's ratio."""
-    if "ours" not in seconds:
+    ours = part.get("best_ours", "ours")
+    if ours not in seconds:
         pairs = zip(list(seconds)[::2], list(seconds)[1::2], strict=True)
         return {f"{one} over {other}": seconds[one] / seconds[other] for one, other in pairs}
     if "best_other" in part:
         names = dict.fromkeys(n for n in (part["best_other"], "usual") if n in seconds)
-        return {f"of {name}": seconds[name] / seconds["ours"] for name in names}
+        return {f"of {name}": seconds[name] / seconds[ours] for name in names}
     ratio = part.get("ratio", {})
     return ratio if isinstance(ratio, dict) else {"": ratio}
 

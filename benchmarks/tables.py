@@ -81,19 +81,37 @@ def graph_conv(result: Result) -> Rows:
 
 
 def stgcn(result: Result) -> Rows:
-    """A row a model, mode and memory order: milliseconds before and after accelerate."""
-    head = ["width", "V", "mode", "order", "before, ms (p20 to p80)", "after, ms (p20 to p80)"]
-    rows = [[*head, "ratio"]]
-    for row in result["rows"]:
+    """A row a model and mode: milliseconds before and after accelerate, and the ratio of the
+    fastest before to the fastest after."""
+    read = result["rows"]
+    names = sorted(read[0]["seconds"], key=lambda name: "after" in name)  # these come last
+    rows = [["width", "V", "mode", *(f"{name}, ms (p20 to p80)" for name in names), "ratio"]]
+    for row in read:
         seconds = row["seconds"]
-        for order in dict.fromkeys(name.rsplit("_", 1)[0] for name in seconds):
-            times = [seconds[f"{order}_{when}"] for when in ("before", "after")]
-            cells = [
-                f"{1e3 * t['median']:.1f} ({1e3 * t['p20']:.1f} to {1e3 * t['p80']:.1f})"
-                for t in times
-            ]
-            ratio = f"{times[0]['median'] / times[1]['median']:.2f}x"
-            rows.append([str(row["width"]), str(row["V"]), row["mode"], order, *cells, ratio])
+        before, after = (
+            min(of["median"] for name, of in seconds.items() if name.endswith("_after") == is_after)
+            for is_after in (False, True)
+        )
+        sizes = [str(row[key]) for key in ("width", "V", "mode")]
+        times = [_spread(seconds[name]) for name in names]
+        rows.append([*sizes, *times, f"{before / after:.2f}x"])
+    return rows
+
+
+def step(result: Result) -> Rows:
+    """A row a pair of layouts and contestant; "—": what torch.compile made cannot be counted."""
+    head = ["query and key", "step", "ms (p20 to p80)", "over ours", "memory, MB"]
+    rows = [[*head, "operator calls", "read and written, GB"]]
+    for row in result["rows"]:
+        seconds, memory = row["seconds"], row["peak_extra_bytes"]
+        for name in seconds:
+            calls, moved = row["operator_calls"][name], row["bytes_moved"][name]
+            cells = [f"{row['query']}, {row['key']}", name, _spread(seconds[name])]
+            cells += [f"{seconds[name]['median'] / seconds['ours']['median']:.2f}x"]
+            cells += [f"{1e-6 * memory[name]:.0f}"]
+            rows.append(
+                [*cells, *(["—"] * 2 if calls is None else [str(calls), f"{1e-9 * moved:.2f}"])]
+            )
     return rows
 
 
@@ -219,7 +237,10 @@ TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "multi_view_cuda": (multi_view, "multi_view-cuda-bfloat16-triton.json"),
     "multi_view_cpu": (multi_view, "multi_view-cpu-float32-tuned.json"),
     "stgcn_cpu": (stgcn, "stgcn-cpu-float32.json"),
+    "stgcn_cpu_compiled": (stgcn, "stgcn-cpu-float32-compiled.json"),
     "stgcn_cuda": (stgcn, "stgcn-cuda-bfloat16.json"),
+    "step_cpu": (step, "step-cpu-float32-tuned.json"),
+    "step_cpu_compiled": (step, "step-cpu-float32-tuned-compiled.json"),
 }
 
 
@@ -245,6 +266,12 @@ def render(page: str) -> str:
 
 def _read(path: Path) -> Result:
     return json.loads(path.read_text())
+
+
+def _spread(seconds: dict[str, float]) -> str:
+    """Milliseconds: the median, and the 20th and 80th percentile."""
+    median, p20, p80 = (f"{1e3 * seconds[key]:.1f}" for key in ("median", "p20", "p80"))
+    return f"{median} ({p20} to {p80})"
 
 
 def _over(seconds: dict[str, Any], name: str) -> str:

@@ -36,6 +36,8 @@ def refused(arguments: list[str], capsys) -> str:
         ("multi_view --clips 999999999999 --device cpu", "GB are free on cpu; choose smaller"),
         ("graph_conv --samples 999999999 --device cpu", "GB are free on cpu; choose smaller"),
         ("stgcn --samples 999999999 --device cpu", "GB are free on cpu; choose smaller"),
+        ("step --clips 999999999", "GB are free on cpu; choose smaller"),
+        ("step --frames 0", "--frames: '0'"),
         ("data batches --frames 999999999 --device cpu", "GB are free on cpu; choose smaller"),
         ("info_nce --dim 0", "--dim: '0': a whole number of 1 or more"),
         ("graph_conv --samples 0", "--samples: '0'"),

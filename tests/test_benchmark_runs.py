@@ -12,6 +12,8 @@ from benchmarks import __main__ as command
 from benchmarks import machine, origin, runner, summary, tables
 
 SMALL = {"queue_size": 8, "hidden_channels": 4, "hidden_dim": 16, "embedding_dim": 16}
+STEP = {"DIM": 32, "PAIRS": [("kinectv2_25", "smplx_42")], "PLAIN": ("padded", "exact")}
+STEP["_in_a_process"] = lambda *_: 10**6
 # Name -> options, constants of its module that make it tiny, and how many rows that gives.
 TINY = {
     "data read": ("--files 2 --frames 3", {}, 1),
@@ -22,6 +24,7 @@ TINY = {
     "info_nce": ("--sizes 4x32 --dim 8 --device cpu", {}, 2),
     "multi_view": ("--clips 8 --dim 8 --device cpu", {}, 2),
     "stgcn": ("--samples 2 --device cpu", {"WIDTHS": (16,), "FRAMES": 8}, 2),
+    "step": ("--clips 2 --frames 8", STEP, 1),
     "toy_supervised": ("--epochs 1", {"CLIPS": 80}, 1),
 }
 TABLES = {
