@@ -76,7 +76,8 @@ def accelerate(model: nn.Module) -> Summary:
     to the module's own forward: to a graph convolution, one with an adjacency not of shape
     (K, V, V), more than 128 joints or hooks on the 1x1 convolution; to a whole block, also one on
     a GPU, in half precision or under autocast, with hooks on a module inside, with norms partly in
-    training mode, or on one row or none. To do it twice is harmless; :func:`restore` undoes it.
+    training mode, on one row or none, or in torch.export. To do it twice is harmless;
+    :func:`restore` undoes it.
 
     A whole block's dropout is drawn from a seed that PyTorch's generator of the CPU gives: under
     ``torch.manual_seed`` it repeats itself, but its masks are not those of ``nn.Dropout``.
@@ -88,7 +89,7 @@ def accelerate(model: nn.Module) -> Summary:
 
     As the modules' own forward does, outputs leave contiguous unless the model was moved to
     ``channels_last``; then they leave in the memory format of the input, a whole block's in
-    channels_last.
+    channels_last. That is the order whole blocks work in, so a model moved there is the sooner one.
 
     Returns:
         the paths of all modules that run on the operators now, and those left alone, or swapped

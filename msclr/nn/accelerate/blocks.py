@@ -54,17 +54,21 @@ class Block(Swapped):
 
     def _run(self, x: object, adjacency: object, support: Tensor | None) -> Tensor | None:
         """y by the fused operator, or None where it cannot."""
-        if not self.gcn._runs_on_kernel(x, adjacency):
-            return None
+        if not self.gcn._runs_on_kernel(x, adjacency) or torch.compiler.is_exporting():
+            return None  # the operator takes sizes as constants, and an export may leave them open
         parts = self.parts(self, x)
         if isinstance(parts, str) or not can_fuse(self, parts, x, [adjacency]):
             return None
+        stays_contiguous = not moved_to_channels_last(parts.time_conv.weight)
+        if stays_contiguous and not _left_a_block(x):
+            x = _Enters.apply(x)
         rows = PackedRows.of([x])
         if -(-x.shape[2] // parts.time_conv.stride[0]) * x.shape[0] * x.shape[3] < 2:
             return None  # no rows, or an error that is the norms' to raise
         (y,) = run_fused(parts, rows, [Graph(adjacency, support)]).groups()
-        # As from a graph convolution: what follows in an NCHW model was never run on anything else.
-        return y if moved_to_channels_last(parts.time_conv.weight) else y.contiguous()
+        # As at a graph convolution: what is around the blocks of an NCHW model was never run on
+        # anything else, forward or backward.
+        return _Leaves.apply(y) if stays_contiguous else y
 
     @classmethod
     def _parts(cls, block: nn.Module, x: Tensor, partitions: int, *modules) -> BlockParts | str:
@@ -139,6 +143,45 @@ class _Pyskl(Block):
         fits = not kwargs and (len(args) == 1 or args[1:] == (None,))
         y = self.whole(args[0]) if fits else None
         return super().forward(*args, **kwargs) if y is None else y
+
+
+class _Enters(torch.autograd.Function):
+    """x as it is, and a contiguous gradient."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
+
+
+class _Leaves(torch.autograd.Function):
+    """A contiguous y, and its gradient as it comes."""
+
+    @staticmethod
+    def forward(y: Tensor) -> Tensor:
+        return y.contiguous()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def _left_a_block(x: Tensor) -> bool:
+    """Whether the gradient of x goes to a swapped block, to which its memory format is all one."""
+    if torch.compiler.is_compiling() or x.grad_fn is None:
+        return not x.requires_grad
+    return x.grad_fn.name() == "_LeavesBackward"
 
 
 def _residual(

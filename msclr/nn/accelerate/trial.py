@@ -25,7 +25,7 @@ def difference_of_graph_conv(module: nn.Module, form: type[Swapped]) -> str | No
             swap(trial, form)
             got = trial.forward(*inputs)
             swap_back(trial)
-            torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-8, equal_nan=True)
+            _check_alike(_flat(got), _flat(wanted))
 
     return _tried(module, compare)
 
@@ -45,7 +45,7 @@ def difference_of_block(block: nn.Module, form: type[Swapped]) -> str | None:
             wanted = _step(trial, trial.forward, inputs)
             swap(other, form)
             got = _step(other, other.whole, inputs)
-            torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-8)
+            _check_alike(got, wanted)
 
     return _tried(block, compare)
 
@@ -77,6 +77,18 @@ def _tried(module: nn.Module, compare: Callable[[nn.Module, torch.Generator], No
     except Exception as error:  # somebody else's code: it may raise anything
         return f"could not be tried: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return None
+
+
+def _flat(value: object) -> list[Tensor]:
+    return [value] if torch.is_tensor(value) else [x for part in value for x in _flat(part)]
+
+
+def _check_alike(got: list[Tensor], wanted: list[Tensor]) -> None:
+    """As torch.testing.assert_close, which imports for seconds."""
+    assert len(got) == len(wanted)
+    for a, b in zip(got, wanted, strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        assert torch.allclose(a, b, rtol=1e-8, atol=1e-8, equal_nan=True)
 
 
 @torch.no_grad()
