@@ -67,7 +67,6 @@ CASES = {
     "one joint, one partition": partial(make, 3, 4, [3, 7, 1], partitions=1),
     "one frame": partial(make, 4, 4, [3, 1, 2]),
     "a layout without samples": partial(make, 4, 4, [0, 5, 3, 2, 5, 4]),
-    "no rows": partial(make, 4, 4, [0, 5, 3]),
     "no bias of the graph": partial(make, 4, 4, [2, 5, 3], bias=False),
     "wide": partial(make, 64, 128, [2, 13, 25], dropout=0.5),
     "wide, longer than a window": partial(make, 40, 40, [1, 50, 6, 2, 30, 3]),

@@ -20,6 +20,8 @@ from msclr.kernels._cases import converted
 from msclr.kernels._operator import Operator
 from msclr.kernels.augment import cases as augment_cases
 from msclr.kernels.augment import operator as augment
+from msclr.kernels.block import cases as block_cases
+from msclr.kernels.block import operator as block
 from msclr.kernels.graph_conv import cases as graph_conv_cases
 from msclr.kernels.graph_conv import operator as graph_conv
 from msclr.kernels.info_nce import cases as info_nce_cases
@@ -44,6 +46,7 @@ class Contract:
     results: int  # that are compared; those after them are kept for the backward pass
     dtypes: tuple[torch.dtype, ...]
     autocast: bool = False  # whether the first result has autocast's dtype
+    conditioning: float = 1.0  # of an operator that divides by deviations of few rows
 
     @property
     def differentiable(self) -> bool:
@@ -54,6 +57,13 @@ class Contract:
         if not hasattr(arguments, "temperature") or not arguments[0].numel():
             return 0.0
         return (arguments[0].norm(dim=-1).max() / arguments.temperature).item()
+
+
+def packed_block(a, **options) -> Tensor:
+    """The rows that come of stgcn_block's arguments."""
+    given = a._asdict()
+    x = kernels.PackedRows(given.pop("x"), given.pop("segments"))
+    return kernels.stgcn_block(x, **given, **options)[0].rows
 
 
 CONTRACTS = {
@@ -108,6 +118,18 @@ CONTRACTS = {
             (),
             1,
             (torch.float32, *HALVES),
+        ),
+        Contract(
+            "stgcn_block",
+            block.stgcn_block,
+            block_cases,
+            "a little dropout, odd channels",
+            "stride 2",
+            lambda a, **o: packed_block(a, **o),
+            block.GRADIENTS,
+            2,
+            (torch.float64, torch.float32, *HALVES),
+            conditioning=8.0,
         ),
     )
 }  # fmt: skip
