@@ -1,0 +1,94 @@
+"""A block as one operator is its modules one after the other: values, gradients, statistics."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from msclr import kernels
+from msclr.nn import STGCN, STGCNBlock, block
+from tests.nn.test_stgcn import A, B, clips, encoder
+
+pytestmark = pytest.mark.skipif(
+    bool(kernels.backends()["cpu"]), reason="without compiled operators no block is fused"
+)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often a block ran as one operator."""
+    made, run = [], block.run_fused
+
+    def counted(*arguments):
+        made.append(arguments)
+        return run(*arguments)
+
+    monkeypatch.setattr(block, "run_fused", counted)
+    return made
+
+
+def features_and_gradients(model, x):
+    features = model(x)
+    total = sum((f * (i + 1)).square().sum() for i, f in enumerate(features.values()))
+    gradients = torch.autograd.grad(total, list(model.parameters()))
+    return features, gradients
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_it_is_the_modules_one_after_the_other(train, momentum, calls, monkeypatch):
+    model = encoder(A, B).train(train)
+    for module in model.modules():
+        if hasattr(module, "momentum"):
+            module.momentum = momentum
+    plain = copy.deepcopy(model)
+    x = {A: clips(A, n=3), B: clips(B, n=2, frames=12, seed=1)}
+    found = features_and_gradients(model, x)
+    assert len(calls) == 10
+    monkeypatch.setattr(block, "can_fuse", lambda *_: False)
+    expected = features_and_gradients(plain, x)
+    assert len(calls) == 10
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    for (name, ours), theirs in zip(model.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda b: b.tcn.register_forward_hook(lambda *_: None),
+        lambda b: b.gcn.conv.register_full_backward_hook(lambda *_: None),
+        lambda b: b.gcn_norm.eval(),
+        lambda b: b.half(),
+    ],
+    ids=["a forward hook", "a backward hook", "a norm in another mode", "half precision"],
+)
+def test_a_block_that_does_not_fit_runs_its_modules(change, calls):
+    part = STGCNBlock(3, 4).train()
+    change(part)
+    x = torch.randn(2, 3, 9, 5, dtype=part.tcn.weight.dtype)
+    part(x, torch.rand(3, 5, 5, dtype=x.dtype))
+    assert not calls
+
+
+def test_under_autocast_the_modules_run(calls):
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = STGCNBlock(3, 4)(torch.randn(2, 3, 9, 5), torch.rand(3, 5, 5))
+    assert not calls and y.dtype == torch.bfloat16
+
+
+def test_a_seed_gives_the_same_dropout_again_and_blocks_differ():
+    model = STGCN([A], 4, 8, dropout=0.5).train()
+    x = clips(A).float()
+
+    def features(seed):
+        torch.manual_seed(seed)
+        return model(x)
+
+    first = features(1)
+    assert torch.equal(features(1), first) and not torch.equal(features(2), first)
+    part = STGCNBlock(4, 4, dropout=0.5, residual=False).train()
+    rows, graph, seed = torch.randn(2, 4, 9, 5), torch.rand(3, 5, 5), torch.tensor(3)
+    assert not torch.equal(part(rows, graph, seed, 0)[0], part(rows, graph, seed, 1)[0])
