@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -213,12 +214,14 @@ def test_again_gives_the_same_bits(operator, backend, three_threads):
 def test_two_threads_get_what_one_gets(operator, backend):
     if backend.name == "triton":
         pytest.skip("Triton's launches are its own affair")
-    arguments = arguments_of(operator, cases_of(operator)[-1], torch.float32, backend.device)
-    alone = results_of(operator, backend.name, arguments)
+    given = arguments_of(operator, cases_of(operator)[-1], torch.float32, backend.device)
+    halved = type(given)(0.5 * given[0], *given[1:])  # what they share would be told apart
+    jobs = [given, halved] * 8
+    alone = [results_of(operator, backend.name, job) for job in jobs[:2]] * 8
     with ThreadPoolExecutor(2) as pool:
-        together = pool.map(lambda _: results_of(operator, backend.name, arguments), range(4))
-    for result in together:
-        assert all(torch.equal(result[name], alone[name]) for name in alone)
+        together = list(pool.map(partial(results_of, operator, backend.name), jobs))
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc fills memory on request")
