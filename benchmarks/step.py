@@ -197,7 +197,7 @@ def _is_compiled(name: str) -> bool:
 
 
 SETUP = Setup(
-    "3 minutes",
+    "6 minutes",
     file="{device}-float32-{setting}{compiled}",
     rounds=7,
     devices=("cpu",),
