@@ -59,7 +59,7 @@ def forward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         h1, first.scale, first.shift, a.time_weight, a.time_bias, a.segments, a.stride
     )
     norms = [first, fold(a, 1, sums, len(h2), moments)]
-    residual, r, of_r = (a.x if a.residual else None), h2[:0], (None, None)
+    residual, r, of_r = (a.x if a.residual else None), h2.new_empty(0, h2.shape[1]), (None, None)
     if a.residual_weight is not None:
         r, sums = OPS.block_graph_conv(
             a.x, a.residual_weight, a.residual_bias, *identity(a), a.segments, 1, a.stride
