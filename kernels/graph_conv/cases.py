@@ -80,4 +80,9 @@ CASES = {
     "wide tiles of joints sorted by partition": partial(make, 5, 48, 40, 40, 42, 3, (42, 25)),
     "many frames": partial(make, 7, 32, 32, 75, 25),
 }
-LARGE = {"wide tiles of joints sorted by partition", "many frames"}  # for Triton's interpreter
+LARGE = {  # for Triton's interpreter
+    "channels in many blocks",
+    "mixed layouts, odd channels",
+    "wide tiles of joints sorted by partition",
+    "many frames",
+}
