@@ -129,6 +129,9 @@ class _Spec(NamedTuple):
     def save(self, ctx: Any, inputs: tuple, output: Any) -> None:
         results = dict(zip(self.results, output, strict=True)) if self.keeps else {}
         ctx.mark_non_differentiable(*list(results.values())[self.differentiable :])
+        ctx.set_materialize_grads(False)  # or zeros of the size of what is kept would be made
+        outputs = output if isinstance(output, tuple) else (output,)
+        ctx.likes = [(o.shape, o.dtype, o.device) for o in outputs[: self.differentiable]]
         forgotten = self.forgets(self._wanted(ctx))
         kept = [
             None if name in forgotten else value
@@ -158,7 +161,11 @@ def _differentiate(op: str, spec: _Spec) -> None:
     backward = getattr(torch.ops.msclr, f"{op}_backward")
 
     def gradients(ctx, *grads):
-        return spec.spread(ctx, backward(*grads[: spec.differentiable], *spec.restore(ctx)))
+        given = [
+            torch.zeros(shape, dtype=dtype, device=device) if grad is None else grad
+            for grad, (shape, dtype, device) in zip(grads, ctx.likes, strict=False)
+        ]
+        return spec.spread(ctx, backward(*given, *spec.restore(ctx)))
 
     def refuse(ctx, *_):
         # Without this, autograd would take the gradients for constants.

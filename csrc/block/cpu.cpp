@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "cpu/graph.h"
+#include "cpu/norm.h"
 #include "cpu/output.h"
 
 namespace {
@@ -92,6 +93,40 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> block_graph_conv_backward(
   return {out.x, out.weight, out.bias, out.adjacency};
 }
 
+double* doubles(const Tensor& tensor) { return static_cast<double*>(tensor.mutable_data_ptr()); }
+
+std::tuple<Tensor, Tensor> block_fold(const Tensor& sums, const Tensor& norms,
+                                      const Tensor& running, int64_t place, int64_t rows,
+                                      double eps) {
+  const int64_t channels = norms.size(1);
+  check_rows("sums", sums, 2, channels);
+  check_rows("running", running, norms.size(0), channels);
+  STD_TORCH_CHECK(0 <= place && 2 * place + 1 < norms.size(0), "place must be a norm, got ", place);
+  const Tensor folded = empty(sums, {kFolded, channels}, ScalarType::Double);
+  const Tensor moments = empty(sums, {2, channels}, ScalarType::Double);
+  fold(NumberRows(sums), NumberRows(norms), NumberRows(running), place, rows, eps, channels,
+       doubles(folded), doubles(moments));
+  return {folded, moments};
+}
+
+Tensor block_norm_gradient(const Tensor& folded, const Tensor& sums) {
+  const int64_t channels = folded.size(1);
+  check_rows("folded", folded, kFolded, channels);
+  check_rows("sums", sums, 2, channels);
+  const Tensor out = empty(sums, {2, channels}, ScalarType::Double);
+  norm_gradient(NumberRows(folded), NumberRows(sums), channels, doubles(out));
+  return out;
+}
+
+Tensor block_norm_coefficients(const Tensor& folded, const Tensor& gradient) {
+  const int64_t channels = folded.size(1);
+  check_rows("folded", folded, kFolded, channels);
+  check_rows("gradient", gradient, 2, channels);
+  const Tensor out = empty(gradient, {3, channels}, ScalarType::Double);
+  norm_coefficients(NumberRows(folded), NumberRows(gradient), channels, doubles(out));
+  return out;
+}
+
 Tensor block_output(const Tensor& h, const Tensor& scale, const Tensor& shift,
                     const OptionalTensor& residual, const OptionalTensor& r_scale,
                     const OptionalTensor& r_shift, double dropout, const OptionalTensor& seed,
@@ -131,6 +166,9 @@ std::tuple<Tensor, Tensor, Tensor> block_output_backward(const Tensor& dy, const
 STABLE_TORCH_LIBRARY_IMPL(msclr, CPU, m) {
   m.impl("block_graph_conv", TORCH_BOX(&block_graph_conv));
   m.impl("block_graph_conv_backward", TORCH_BOX(&block_graph_conv_backward));
+  m.impl("block_fold", TORCH_BOX(&block_fold));
+  m.impl("block_norm_gradient", TORCH_BOX(&block_norm_gradient));
+  m.impl("block_norm_coefficients", TORCH_BOX(&block_norm_coefficients));
   m.impl("block_output", TORCH_BOX(&block_output));
   m.impl("block_output_backward", TORCH_BOX(&block_output_backward));
 }

@@ -16,7 +16,6 @@ in d and h. Nothing is kept but x, h1, h2, y, and r before its norm where the re
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -29,46 +28,26 @@ from msclr.kernels.block.segments import strided, triples
 OPS = torch.ops.msclr
 
 
-class Folded(NamedTuple):
-    """A batch norm with its statistics, float64 (C,) each: ``y = h * scale + shift``."""
-
-    mean: Tensor
-    reciprocal: Tensor  # of the standard deviation
-    scale: Tensor
-    shift: Tensor
-    rows: Tensor  # N, as often as there are channels; 0 where statistics are constants
-
-    def backward(self, sums: Tensor, group: str) -> tuple[Tensor, Tensor]:
-        """From sum d and sum d h (2, C): alpha, beta and gamma (3, C); and dweight and dbias."""
-        of_norm = torch.stack([self.reciprocal * (sums[1] - self.mean * sums[0]), sums[0]])
-        dweight, dbias = over_ranks(of_norm, group)
-        factor = self.scale * (self.rows > 0) / self.rows.clamp(min=1)
-        beta = -factor * self.reciprocal * dweight
-        return torch.stack([self.scale, beta, -factor * dbias - beta * self.mean]), of_norm
-
-
 def forward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``msclr::stgcn_block``: y and moments; h1, h2, r and folded norms."""
     a = Arguments(*given)
     h1, sums = OPS.block_graph_conv(
         a.x, a.graph_weight, a.graph_bias, a.adjacency, a.support, a.segments, a.partitions, 1
     )
-    moments = []
-    first = fold(a, 0, sums, len(h1), moments)
-    h2, sums = OPS.temporal_conv(
-        h1, first.scale, first.shift, a.time_weight, a.time_bias, a.segments, a.stride
-    )
-    norms = [first, fold(a, 1, sums, len(h2), moments)]
+    first, of_first = fold(a, 0, sums, len(h1))
+    h2, sums = OPS.temporal_conv(h1, *first[2:4], a.time_weight, a.time_bias, a.segments, a.stride)
+    second, of_second = fold(a, 1, sums, len(h2))
+    norms, moments = [first, second], [of_first, of_second]
     residual, r, of_r = (a.x if a.residual else None), h2.new_empty(0, h2.shape[1]), (None, None)
     if a.residual_weight is not None:
         r, sums = OPS.block_graph_conv(
             a.x, a.residual_weight, a.residual_bias, *identity(a), a.segments, 1, a.stride
         )
-        norms.append(fold(a, 2, sums, len(r), moments))
-        residual, of_r = r, norms[2][2:4]
-    y = OPS.block_output(h2, *norms[1][2:4], residual, *of_r, *_dropout(a))
-    folded = torch.stack([torch.stack(norm) for norm in norms])
-    return y, torch.stack(moments).to(a.norms.dtype), h1, h2, r, folded
+        third, of_third = fold(a, 2, sums, len(r))
+        norms, moments = [*norms, third], [*moments, of_third]
+        residual, of_r = r, third[2:4]
+    y = OPS.block_output(h2, *second[2:4], residual, *of_r, *_dropout(a))
+    return y, torch.cat(moments).to(a.norms.dtype), h1, h2, r, torch.stack(norms)
 
 
 def backward(grad: Tensor, *given) -> tuple[Tensor, ...]:
@@ -77,21 +56,20 @@ def backward(grad: Tensor, *given) -> tuple[Tensor, ...]:
     a, kept, wanted = Arguments(*given[:count]), given[count : count + 5], given[count + 5 :]
     y, h1, h2, r, folded = kept
     want = dict(zip(GRADIENTS, wanted, strict=True))
-    norms = [Folded(*norm) for norm in folded]
     has_norm = a.residual_weight is not None
     d, z, sums = OPS.block_output_backward(grad, y, h2, r if has_norm else None, *_dropout(a))
-    to_h2, of_second = norms[1].backward(sums[:2], a.group)
+    to_h2, of_second = norm_backward(folded[1], sums[:2], a.group)
     e, of_e, dtime, dtime_bias = OPS.temporal_conv_backward(
-        d, h2, to_h2, h1, *norms[0][2:4], a.time_weight, a.segments, a.stride,
+        d, h2, to_h2, h1, *folded[0][2:4], a.time_weight, a.segments, a.stride,
         True, want["time_weight"] or want["time_bias"],
     )  # fmt: skip
-    to_h1, of_first = norms[0].backward(of_e, a.group)
+    to_h1, of_first = norm_backward(folded[0], of_e, a.group)
     of_norms = [of_first, of_second]
     addend, gate = (grad, y) if a.residual else (None, None)
     none = grad.new_empty(0)
     dresidual, dresidual_bias = none, none
     if has_norm:
-        to_r, of_third = norms[2].backward(sums[2:], a.group)
+        to_r, of_third = norm_backward(folded[2], sums[2:], a.group)
         of_norms.append(of_third)
         addend, dresidual, dresidual_bias, _ = OPS.block_graph_conv_backward(
             z, r, to_r, a.x, a.residual_weight, a.residual_bias, *identity(a), a.segments, 1,
@@ -111,28 +89,24 @@ def backward(grad: Tensor, *given) -> tuple[Tensor, ...]:
     )
 
 
-def fold(a: Arguments, place: int, sums: Tensor, rows: int, moments: list[Tensor]) -> Folded:
-    """A norm with the statistics of the sums (2, C), or with its running ones.
+def fold(a: Arguments, place: int, sums: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """A norm with the statistics of the sums (2, C) over so many rows, or with its running ones:
 
-    ``moments`` gets the mean and the unbiased variance that the running ones move to.
+    (5, C) of mean, reciprocal deviation, scale, shift and the number of rows; and (2, C), the mean
+    and unbiased variance that the running ones move to.
     """
-    weight, bias = a.norms[2 * place : 2 * place + 2].double()
-    mean, variance = a.running[2 * place : 2 * place + 2].double()
-    count = torch.full_like(mean, rows if a.training else 0)
-    if a.training:
-        total = over_ranks(torch.cat([sums, count[None]]), a.group)
-        count = total[2]
-        divisor = count.clamp(min=1)
-        mean = torch.where(count > 0, total[0] / divisor, mean)
-        biased = (total[1] / divisor - mean.square()).clamp(min=0)
-        unbiased = biased * divisor / (divisor - 1).clamp(min=1)
-        moments.extend([mean, torch.where(count > 0, unbiased, variance)])
-        variance = torch.where(count > 0, biased, variance)
-    else:
-        moments.extend([mean, variance])
-    reciprocal = (variance + a.eps).rsqrt()
-    scale = weight * reciprocal
-    return Folded(mean, reciprocal, scale, bias - mean * scale, count)
+    if not a.training:
+        rows = 0
+    elif a.group:
+        total = over_ranks(torch.cat([sums, torch.full_like(sums[:1], rows)]), a.group)
+        sums, rows = total[:2], int(total[2, 0])
+    return OPS.block_fold(sums, a.norms, a.running, place, rows, a.eps)
+
+
+def norm_backward(folded: Tensor, sums: Tensor, group: str) -> tuple[Tensor, Tensor]:
+    """From sum d and sum d h (2, C): alpha, beta, gamma (3, C); and the gradients of the norm."""
+    of_norm = OPS.block_norm_gradient(folded, sums)
+    return OPS.block_norm_coefficients(folded, over_ranks(of_norm, group)), of_norm
 
 
 def over_ranks(sums: Tensor, group: str) -> Tensor:

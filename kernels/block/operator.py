@@ -109,6 +109,23 @@ define(
         like(adjacency),
     ),
 )
+# A norm with its statistics: mean, reciprocal deviation, scale, shift and the number of rows.
+define(
+    "block_fold",
+    "(Tensor sums, Tensor norms, Tensor running, int place, int rows, float eps) "
+    "-> (Tensor, Tensor)",
+    fake=lambda sums, *_: (sums.new_empty(5, sums.shape[1]), like(sums)),
+)
+define(
+    "block_norm_gradient",
+    "(Tensor folded, Tensor sums) -> Tensor",
+    fake=lambda folded, sums: like(sums),
+)
+define(
+    "block_norm_coefficients",
+    "(Tensor folded, Tensor gradient) -> Tensor",
+    fake=lambda folded, gradient: folded.new_empty(3, folded.shape[1]),
+)
 define(
     "block_output",
     "(Tensor h, Tensor scale, Tensor shift, Tensor? residual, Tensor? r_scale, Tensor? r_shift, "
