@@ -1,5 +1,5 @@
-// Normal numbers lane by lane, for one instruction set; simd.h and philox_loops.h come before it. No
-// include guard, as there.
+// Normal numbers lane by lane, for one instruction set; simd.h and philox_loops.h come before it.
+// No include guard, as there.
 
 SIMD_INLINE Vector<float> to_float(Words x) {
   return __builtin_convertvector((Whole)x, Vector<float>);

@@ -1,6 +1,7 @@
 #pragma once
 // As much of CUDA as our kernels use, in C++: they run where there is no GPU, and misuse that a GPU
-// may get away with is an error here. csrc/graph_conv/cuda/primitives.cuh includes this in place of PTX.
+// may get away with is an error here. csrc/graph_conv/cuda/primitives.cuh includes this in place of
+// PTX.
 //
 // The threads of a block are fibers of one thread, switched at barriers and warp-wide instructions;
 // machine.cpp runs them. What it finds:
