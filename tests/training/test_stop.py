@@ -39,6 +39,14 @@ def whole(data, tmp_path_factory):
     return pretrain(tiny_recipe(data, tmp_path_factory.mktemp("whole") / "run"))
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_ignored():
+    """A shell starts what runs in its background with SIGINT ignored, and so might these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def signal_in(monkeypatch):
     """Has a signal come in the middle of a step, counted from 1."""
@@ -223,6 +231,7 @@ def send():
     print("still there", flush=True)
     os.kill(os.getpid(), second)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with stop.noted_signals() as noted:
     threading.Thread(target=send).start()
     hashlib.pbkdf2_hmac("sha256", b"long", b"work", 2_000_000_000)  # no handler can run meanwhile
