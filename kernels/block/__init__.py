@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from msclr.kernels._segments import PackedRows, strided
 from msclr.kernels.block import operator
 from msclr.kernels.block.check import check_arguments
 from msclr.kernels.block.operator import Arguments
-from msclr.kernels.block.segments import PackedRows, strided
 
 __all__ = ["PackedRows", "stgcn_block"]
 

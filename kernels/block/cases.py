@@ -7,8 +7,8 @@ from functools import partial
 import torch
 
 from msclr.kernels._cases import Draw
+from msclr.kernels._segments import rows_in, triples
 from msclr.kernels.block.operator import Arguments
-from msclr.kernels.block.segments import rows_in, triples
 from msclr.kernels.graph_conv.cases import graph
 
 

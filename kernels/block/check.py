@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from msclr.kernels._arguments import want, want_one_device
+from msclr.kernels._segments import rows_in, triples
 from msclr.kernels.block.operator import Arguments
-from msclr.kernels.block.segments import rows_in, triples
 
 TAPS = 9
 

@@ -22,8 +22,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import _resolve_process_group
 
+from msclr.kernels._segments import strided, triples
 from msclr.kernels.block.operator import GRADIENTS, Arguments
-from msclr.kernels.block.segments import strided, triples
 
 OPS = torch.ops.msclr
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from msclr.kernels._arguments import like
 from msclr.kernels._operator import Operator, define
+from msclr.kernels._segments import rows_in
 from msclr.kernels.block import reference
-from msclr.kernels.block.segments import rows_in
 from msclr.kernels.temporal_conv import operator as _temporal_conv  # noqa: F401 (declares its part)
 
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from msclr.kernels._segments import joined, split, split_graphs, strided
 from msclr.kernels.block.dropout import dropout_factors
-from msclr.kernels.block.segments import joined, split, split_graphs, strided
 from msclr.kernels.graph_conv.reference import masked_graph_conv
 
 

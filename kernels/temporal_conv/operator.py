@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from msclr.kernels._operator import define
-from msclr.kernels.temporal_conv.reference import frames_out, triples
+from msclr.kernels._segments import rows_in
 
 
 def _forward(
@@ -43,8 +43,7 @@ def _forward(
     segments: Sequence[int],
     stride: int,
 ) -> tuple[Tensor, Tensor]:
-    rows = sum(n * frames_out(t, stride) * v for n, t, v in triples(segments))
-    y = x.new_empty(rows, weight.shape[0])
+    y = x.new_empty(rows_in(segments, stride), weight.shape[0])
     return y, x.new_empty((2, weight.shape[0]), dtype=torch.float64)
 
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from msclr.kernels._segments import triples
+
 TAPS = 9
-
-
-def frames_out(frames: int, stride: int) -> int:
-    """The number of frames that come out of ``frames`` frames."""
-    return (frames - 1) // stride + 1 if frames else 0
-
-
-def triples(segments: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """N, T and V of each segment."""
-    return zip(*[iter(segments)] * 3, strict=True)
 
 
 def temporal_conv(

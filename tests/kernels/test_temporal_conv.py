@@ -11,6 +11,7 @@ import torch
 
 from msclr import kernels
 from msclr.kernels._backend import instruction_set
+from msclr.kernels._segments import rows_in
 from msclr.kernels.temporal_conv import reference
 
 pytestmark = pytest.mark.skipif(
@@ -68,9 +69,7 @@ def arguments(segments, c_in, c_out, stride, dtype=torch.float32, parameters=tor
     def draw(*shape, dtype=parameters):
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    triples = list(reference.triples(segments))
-    rows = sum(n * t * v for n, t, v in triples)
-    out_rows = sum(n * reference.frames_out(t, stride) * v for n, t, v in triples)
+    rows, out_rows = rows_in(segments), rows_in(segments, stride)
     weight = draw(c_out, c_in, 9) / math.sqrt(9 * c_in)
     forward = (draw(rows, c_in, dtype=dtype), draw(c_in), draw(c_in), weight, draw(c_out))
     return forward, (draw(out_rows, c_out, dtype=dtype), draw(3, c_out))
