@@ -95,35 +95,41 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> block_graph_conv_backward(
 
 double* doubles(const Tensor& tensor) { return static_cast<double*>(tensor.mutable_data_ptr()); }
 
-std::tuple<Tensor, Tensor> block_fold(const Tensor& sums, const Tensor& norms,
-                                      const Tensor& running, int64_t place, int64_t rows,
-                                      double eps) {
-  const int64_t channels = norms.size(1);
+void check_place(const Tensor& folded, const Tensor& norms, int64_t place) {
+  check_rows("norms", norms, 2 * folded.size(0), folded.size(2));
+  STD_TORCH_CHECK(folded.size(1) == kFolded && folded.scalar_type() == ScalarType::Double,
+                  "folded must be (P, 5, C) in float64");
+  STD_TORCH_CHECK(0 <= place && place < folded.size(0), "place must be a norm, got ", place);
+}
+
+void block_fold(const Tensor& sums, const Tensor& norms, const Tensor& running, int64_t place,
+                int64_t rows, double eps, const Tensor& folded, const Tensor& moments) {
+  const int64_t channels = folded.size(2);
+  check_place(folded, norms, place);
   check_rows("sums", sums, 2, channels);
   check_rows("running", running, norms.size(0), channels);
-  STD_TORCH_CHECK(0 <= place && 2 * place + 1 < norms.size(0), "place must be a norm, got ", place);
-  const Tensor folded = empty(sums, {kFolded, channels}, ScalarType::Double);
-  const Tensor moments = empty(sums, {2, channels}, ScalarType::Double);
-  fold(NumberRows(sums), NumberRows(norms), NumberRows(running), place, rows, eps, channels,
-       doubles(folded), doubles(moments));
-  return {folded, moments};
+  check_rows("moments", moments, norms.size(0), channels);
+  const auto found = fold(NumberRows(sums), NumberRows(norms), NumberRows(running), place, rows,
+                          eps, channels, doubles(folded) + place * kFolded * channels);
+  write_rows(moments, 2 * place, found);
 }
 
-Tensor block_norm_gradient(const Tensor& folded, const Tensor& sums) {
-  const int64_t channels = folded.size(1);
-  check_rows("folded", folded, kFolded, channels);
+Tensor block_norm_backward(const Tensor& folded, const Tensor& sums, const Tensor& total,
+                           int64_t place, const Tensor& of_norms) {
+  const int64_t channels = folded.size(2), first = place * kFolded;
+  check_place(folded, of_norms, place);
   check_rows("sums", sums, 2, channels);
-  const Tensor out = empty(sums, {2, channels}, ScalarType::Double);
-  norm_gradient(NumberRows(folded), NumberRows(sums), channels, doubles(out));
-  return out;
-}
-
-Tensor block_norm_coefficients(const Tensor& folded, const Tensor& gradient) {
-  const int64_t channels = folded.size(1);
-  check_rows("folded", folded, kFolded, channels);
-  check_rows("gradient", gradient, 2, channels);
-  const Tensor out = empty(gradient, {3, channels}, ScalarType::Double);
-  norm_coefficients(NumberRows(folded), NumberRows(gradient), channels, doubles(out));
+  check_rows("total", total, 2, channels);
+  const NumberRows of_folded(folded), of_sums(sums);
+  std::vector<double> gradients(2 * channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    const NormGradient gradient(of_folded, first, of_sums, c);
+    gradients[c] = gradient.weight;
+    gradients[channels + c] = gradient.bias;
+  }
+  write_rows(of_norms, 2 * place, gradients);
+  const Tensor out = empty(sums, {3, channels}, ScalarType::Double);
+  norm_coefficients(of_folded, first, NumberRows(total), channels, doubles(out));
   return out;
 }
 
@@ -167,8 +173,7 @@ STABLE_TORCH_LIBRARY_IMPL(msclr, CPU, m) {
   m.impl("block_graph_conv", TORCH_BOX(&block_graph_conv));
   m.impl("block_graph_conv_backward", TORCH_BOX(&block_graph_conv_backward));
   m.impl("block_fold", TORCH_BOX(&block_fold));
-  m.impl("block_norm_gradient", TORCH_BOX(&block_norm_gradient));
-  m.impl("block_norm_coefficients", TORCH_BOX(&block_norm_coefficients));
+  m.impl("block_norm_backward", TORCH_BOX(&block_norm_backward));
   m.impl("block_output", TORCH_BOX(&block_output));
   m.impl("block_output_backward", TORCH_BOX(&block_output_backward));
 }

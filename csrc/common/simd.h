@@ -30,6 +30,13 @@ SIMD_INLINE void store(S* p, Vector<S> v) {
   *reinterpret_cast<Vector<S>*>(p) = v;
 }
 
+// relu that keeps NaN, as PyTorch's does.
+template <class S>
+SIMD_INLINE Vector<S> relu_of(Vector<S> v) {
+  const Vector<S> zero = {};
+  return v < zero ? zero : v;
+}
+
 template <class S>
 SIMD_INLINE S sum_lanes(Vector<S> v) {
   S total = 0;

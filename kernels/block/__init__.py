@@ -59,8 +59,7 @@ def stgcn_block(
         eps: of all batch norms.
         group: name of the process group whose ranks' rows statistics are over, or "".
         backend: "cpu" or "reference" (see :func:`msclr.kernels.backends`), or None for the fastest
-            that can run here. "cpu" keeps h1, h2 and y, and r before its norm, for the backward
-            pass.
+            that can run here. "cpu" keeps h1, h2 and y for the backward pass.
 
     Returns:
         y, and moments (4 or 6, C_out): mean and unbiased variance of each norm, for its running

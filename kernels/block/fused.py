@@ -10,7 +10,7 @@
 
 A batch norm is a scale and a shift once its sums are known, and so is its gradient: with the sums
 of d and d h over all N rows, ``g = scale (d - sum d / N - hhat sum(d hhat) / N)``, which is linear
-in d and h. Nothing is kept but x, h1, h2, y, and r before its norm where the residual has one.
+in d and h. Nothing is kept but x, h1, h2 and y.
 """
 
 from __future__ import annotations
@@ -28,49 +28,49 @@ from msclr.kernels.block.operator import GRADIENTS, Arguments
 OPS = torch.ops.msclr
 
 
-def forward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``msclr::stgcn_block``: y and moments; h1, h2, r and folded norms."""
+def forward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``msclr::stgcn_block``: y and moments; h1, h2 and folded norms."""
     a = Arguments(*given)
+    moments = a.norms.new_empty(a.norms.shape)
+    folded = a.norms.new_empty((len(a.norms) // 2, 5, a.norms.shape[1]), dtype=torch.float64)
     h1, sums = OPS.block_graph_conv(
         a.x, a.graph_weight, a.graph_bias, a.adjacency, a.support, a.segments, a.partitions, 1
     )
-    first, of_first = fold(a, 0, sums, len(h1))
-    h2, sums = OPS.temporal_conv(h1, *first[2:4], a.time_weight, a.time_bias, a.segments, a.stride)
-    second, of_second = fold(a, 1, sums, len(h2))
-    norms, moments = [first, second], [of_first, of_second]
-    residual, r, of_r = (a.x if a.residual else None), h2.new_empty(0, h2.shape[1]), (None, None)
+    fold(a, 0, sums, len(h1), folded, moments)
+    h2, sums = OPS.temporal_conv(
+        h1, *folded[0, 2:4], a.time_weight, a.time_bias, a.segments, a.stride
+    )
+    fold(a, 1, sums, len(h2), folded, moments)
+    residual, of_r = (a.x if a.residual else None), (None, None)
     if a.residual_weight is not None:
-        r, sums = OPS.block_graph_conv(
-            a.x, a.residual_weight, a.residual_bias, *identity(a), a.segments, 1, a.stride
-        )
-        third, of_third = fold(a, 2, sums, len(r))
-        norms, moments = [*norms, third], [*moments, of_third]
-        residual, of_r = r, third[2:4]
-    y = OPS.block_output(h2, *second[2:4], residual, *of_r, *_dropout(a))
-    return y, torch.cat(moments).to(a.norms.dtype), h1, h2, r, torch.stack(norms)
+        residual, sums = projected(a)
+        fold(a, 2, sums, len(residual), folded, moments)
+        of_r = folded[2, 2:4]
+    y = OPS.block_output(h2, *folded[1, 2:4], residual, *of_r, *_dropout(a))
+    return y, moments, h1, h2, folded
 
 
 def backward(grad: Tensor, *given) -> tuple[Tensor, ...]:
     """``msclr::stgcn_block_backward``: the gradients, empty tensors where unwanted."""
     count = len(Arguments._fields)
-    a, kept, wanted = Arguments(*given[:count]), given[count : count + 5], given[count + 5 :]
-    y, h1, h2, r, folded = kept
+    a, kept, wanted = Arguments(*given[:count]), given[count : count + 4], given[count + 4 :]
+    y, h1, h2, folded = kept
     want = dict(zip(GRADIENTS, wanted, strict=True))
     has_norm = a.residual_weight is not None
-    d, z, sums = OPS.block_output_backward(grad, y, h2, r if has_norm else None, *_dropout(a))
-    to_h2, of_second = norm_backward(folded[1], sums[:2], a.group)
+    of_norms = a.norms.new_empty(a.norms.shape)
+    r = projected(a)[0] if has_norm else None
+    d, z, sums = OPS.block_output_backward(grad, y, h2, r, *_dropout(a))
+    to_h2 = norm_backward(a, 1, sums[:2], folded, of_norms)
     e, of_e, dtime, dtime_bias = OPS.temporal_conv_backward(
-        d, h2, to_h2, h1, *folded[0][2:4], a.time_weight, a.segments, a.stride,
+        d, h2, to_h2, h1, *folded[0, 2:4], a.time_weight, a.segments, a.stride,
         True, want["time_weight"] or want["time_bias"],
     )  # fmt: skip
-    to_h1, of_first = norm_backward(folded[0], of_e, a.group)
-    of_norms = [of_first, of_second]
+    to_h1 = norm_backward(a, 0, of_e, folded, of_norms)
     addend, gate = (grad, y) if a.residual else (None, None)
     none = grad.new_empty(0)
     dresidual, dresidual_bias = none, none
     if has_norm:
-        to_r, of_third = norm_backward(folded[2], sums[2:], a.group)
-        of_norms.append(of_third)
+        to_r = norm_backward(a, 2, sums[2:], folded, of_norms)
         addend, dresidual, dresidual_bias, _ = OPS.block_graph_conv_backward(
             z, r, to_r, a.x, a.residual_weight, a.residual_bias, *identity(a), a.segments, 1,
             a.stride, None, None, want["x"], True, False,
@@ -82,31 +82,46 @@ def backward(grad: Tensor, *given) -> tuple[Tensor, ...]:
         want["graph_weight"] or want["graph_bias"], want["adjacency"],
     )  # fmt: skip
     found = dx, dadjacency, dgraph, dgraph_bias, dtime, dtime_bias, dresidual, dresidual_bias
-    of_norms = torch.cat(of_norms).to(a.norms.dtype)
     return tuple(
         gradient if wants else none
         for gradient, wants in zip((*found, of_norms), want.values(), strict=True)
     )
 
 
-def fold(a: Arguments, place: int, sums: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """A norm with the statistics of the sums (2, C) over so many rows, or with its running ones:
+def projected(a: Arguments) -> tuple[Tensor, Tensor]:
+    """The residual's 1x1 convolution before its norm, and its sums.
 
-    (5, C) of mean, reciprocal deviation, scale, shift and the number of rows; and (2, C), the mean
-    and unbiased variance that the running ones move to.
+    The backward pass computes it again: it costs little and would be kept for long.
+    """
+    return OPS.block_graph_conv(
+        a.x, a.residual_weight, a.residual_bias, *identity(a), a.segments, 1, a.stride
+    )
+
+
+def fold(
+    a: Arguments, place: int, sums: Tensor, rows: int, folded: Tensor, moments: Tensor
+) -> None:
+    """A norm with the statistics of the sums (2, C) over so many rows, or with its running ones.
+
+    ``folded[place]`` (5, C) gets the mean, reciprocal deviation, scale, shift and number of rows;
+    ``moments`` the mean and unbiased variance that the running ones move to.
     """
     if not a.training:
         rows = 0
     elif a.group:
         total = over_ranks(torch.cat([sums, torch.full_like(sums[:1], rows)]), a.group)
         sums, rows = total[:2], int(total[2, 0])
-    return OPS.block_fold(sums, a.norms, a.running, place, rows, a.eps)
+    OPS.block_fold(sums, a.norms, a.running, place, rows, a.eps, folded, moments)
 
 
-def norm_backward(folded: Tensor, sums: Tensor, group: str) -> tuple[Tensor, Tensor]:
-    """From sum d and sum d h (2, C): alpha, beta, gamma (3, C); and the gradients of the norm."""
-    of_norm = OPS.block_norm_gradient(folded, sums)
-    return OPS.block_norm_coefficients(folded, over_ranks(of_norm, group)), of_norm
+def norm_backward(
+    a: Arguments, place: int, sums: Tensor, folded: Tensor, of_norms: Tensor
+) -> Tensor:
+    """From sum d and sum d h (2, C) of a norm: alpha, beta, gamma (3, C).
+
+    ``of_norms`` gets the gradients of its weight and bias, of this process alone.
+    """
+    return OPS.block_norm_backward(folded, sums, over_ranks(sums, a.group), place, of_norms)
 
 
 def over_ranks(sums: Tensor, group: str) -> Tensor:

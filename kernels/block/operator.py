@@ -67,23 +67,22 @@ def _fake(*given):
         a.norms.new_empty(a.norms.shape),
         a.x.new_empty(a.x.shape[0], channels),
         a.x.new_empty(rows_out, channels),
-        a.x.new_empty(rows_out if a.residual_weight is not None else 0, channels),
         a.x.new_empty((a.norms.shape[0] // 2, 5, channels), dtype=statistics),
     )
 
 
-# Kept for the backward pass: the activations before each norm, h1, h2 and r, the result y, and of
-# each norm what became of its statistics.
+# Kept for the backward pass: the activations before the norms, h1 and h2, the result y, and of each
+# norm what became of its statistics.
 define(
     "stgcn_block",
     "(Tensor x, Tensor adjacency, Tensor support, Tensor graph_weight, Tensor? graph_bias, "
     "Tensor time_weight, Tensor time_bias, Tensor? residual_weight, Tensor? residual_bias, "
     "Tensor norms, Tensor running, Tensor? seed, int[] segments, int partitions, int stride, "
     "bool residual, bool training, float dropout, float eps, int block, str group) "
-    "-> (Tensor y, Tensor moments, Tensor h1, Tensor h2, Tensor r, Tensor folded)",
+    "-> (Tensor y, Tensor moments, Tensor h1, Tensor h2, Tensor folded)",
     fake=_fake,
     gradients=dict.fromkeys(GRADIENTS, like),
-    keeps=("y", "h1", "h2", "r", "folded"),
+    keeps=("y", "h1", "h2", "folded"),
     composed="msclr.kernels.block.fused",
 )
 
@@ -109,22 +108,20 @@ define(
         like(adjacency),
     ),
 )
-# A norm with its statistics: mean, reciprocal deviation, scale, shift and the number of rows.
+# The norm number `place`: of its sums, its mean, reciprocal deviation, scale, shift and number of
+# rows, folded (P, 5, C), and its mean and unbiased variance, two rows of moments (2 P, C).
 define(
     "block_fold",
-    "(Tensor sums, Tensor norms, Tensor running, int place, int rows, float eps) "
-    "-> (Tensor, Tensor)",
-    fake=lambda sums, *_: (sums.new_empty(5, sums.shape[1]), like(sums)),
+    "(Tensor sums, Tensor norms, Tensor running, int place, int rows, float eps, "
+    "Tensor(a!) folded, Tensor(b!) moments) -> ()",
+    fake=lambda *_: None,
 )
+# Of the sums (2, C) of d and d h, those of this process and those of all: alpha, beta and gamma
+# (3, C) of the gradient, and the gradients of weight and bias, two rows of of_norms (2 P, C).
 define(
-    "block_norm_gradient",
-    "(Tensor folded, Tensor sums) -> Tensor",
-    fake=lambda folded, sums: like(sums),
-)
-define(
-    "block_norm_coefficients",
-    "(Tensor folded, Tensor gradient) -> Tensor",
-    fake=lambda folded, gradient: folded.new_empty(3, folded.shape[1]),
+    "block_norm_backward",
+    "(Tensor folded, Tensor sums, Tensor total, int place, Tensor(a!) of_norms) -> Tensor",
+    fake=lambda folded, *_: folded.new_empty(3, folded.shape[2]),
 )
 define(
     "block_output",

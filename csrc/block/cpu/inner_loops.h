@@ -26,13 +26,6 @@ SIMD_TARGET void dropout_factors(int64_t first_group, int64_t groups, const Coun
     }
 }
 
-// relu that keeps NaN, as PyTorch's does.
-template <class S>
-SIMD_INLINE Vector<S> relu_of(Vector<S> v) {
-  const Vector<S> zero = {};
-  return v < zero ? zero : v;
-}
-
 // y = relu((h * scale + shift) * factor + r * r_scale + r_shift); without factors or r where null.
 template <class S>
 SIMD_TARGET void output(int64_t rows, int64_t width, RowsAt<const S> h, RowsAt<const S> norm,

@@ -5,13 +5,6 @@
 // less.
 constexpr int64_t kSumRows = 32;
 
-// relu that keeps NaN, as PyTorch's does.
-template <class S>
-SIMD_INLINE Vector<S> relu_of(Vector<S> v) {
-  const Vector<S> zero = {};
-  return v < zero ? zero : v;
-}
-
 template <class S>
 SIMD_TARGET void normalize(int64_t rows, int64_t width, RowsAt<const S> x, const S* scale,
                            const S* shift, RowsAt<S> a) {
