@@ -1,4 +1,4 @@
-"""Which backends can run here, and why not."""
+"""Which backends can run here, and why not; _choice.py chooses one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import functools
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,33 +17,11 @@ _REINSTALL = "reinstall with a C++ compiler at hand: pip install --no-build-isol
 logger = logging.getLogger(__name__)
 
 
-# The fastest first. A backend of a GPU joins once its tests have passed on such a GPU.
-_DEFAULTS = {"cpu": ("cpu", "reference"), "cuda": ("reference",)}
+NAMES = ("reference", "cpu", "triton", "cuda")
 
 
-def choose(
-    op: str, implementations: Mapping[str, Callable], backend: str | None, device: torch.device
-) -> Callable:
-    """The implementation to run: the named one, or the fastest for tensors on ``device``."""
-    if backend is None:
-        names = _DEFAULTS.get(device.type, ("reference",))
-        return next(implementations[name] for name in names if name in implementations)
-    # What is being traced cannot look at files and devices; the operator then fails by itself.
-    if not torch.compiler.is_compiling() and (problem := backends().get(backend)):
-        raise ValueError(f"backend {backend!r} of {op} cannot run here: {problem}")
-    if backend not in implementations:
-        raise ValueError(
-            f"backend must be one of {', '.join(implementations)} or None for {op}, got {backend!r}"
-        )
-    if device.type not in _device_types(backend):
-        raise ValueError(
-            f"backend {backend!r} of {op} takes tensors on {' or '.join(_device_types(backend))}, "
-            f"got {device.type}"
-        )
-    return implementations[backend]
-
-
-def _device_types(backend: str) -> tuple[str, ...]:
+def device_types(backend: str) -> tuple[str, ...]:
+    """The types of devices whose tensors a backend takes."""
     if backend == "triton" and interpreted():
         return ("cpu", "cuda")
     return {"cpu": ("cpu",), "triton": ("cuda",), "cuda": ("cuda",)}.get(backend, ("cpu", "cuda"))

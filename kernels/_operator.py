@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from msclr.kernels._backend import choose, has_triton, load_library
+from msclr.kernels import _choice
+from msclr.kernels._backend import backends, device_types, has_triton, load_library
+
+OPERATORS: dict[str, Operator] = {}  # every one that is declared, by its name
 
 
 def define(
@@ -80,24 +83,95 @@ def define(
 class Operator:
     """A public function's backends: the operators of :func:`define`, and the reference."""
 
-    def __init__(self, name: str, autocast: bool = False, **backends: Callable):
-        """``autocast``: whether the first argument becomes autocast's dtype where that is on."""
-        self.name, self.autocast = name, autocast
+    def __init__(
+        self,
+        name: str,
+        autocast: bool = False,
+        supports: Mapping[str, Callable[[tuple], str]] | None = None,
+        **backends: Callable,
+    ):
+        """
+        Args:
+            name: of the public function.
+            autocast: whether the first argument becomes autocast's dtype where that is on.
+            supports: of backends that do not take all that the public function does: why not these
+                arguments, "" where they do. Without a device's values; asked in each call.
+            backends: name -> what runs it.
+        """
+        self.name, self.autocast, self.declared = name, autocast, tuple(backends)
+        self.supports = dict(supports or {})
         usable = {"reference": True, "triton": has_triton()}
         self.backends = {b: run for b, run in backends.items() if usable.get(b, load_library())}
+        self._orders: dict[Any, tuple] = _choice.remembers({})
+        self._named: dict[tuple[str, str], Callable] = {}
+        OPERATORS[name] = self
 
     def __call__(self, backend: str | None, arguments: tuple) -> Any:
-        """Run the named backend, or the one that is chosen for the first argument's device."""
+        """Run the named backend, or the one that is chosen for these arguments."""
         first, *rest = arguments
-        run = choose(self.name, self.backends, backend, first.device)
+        mixed = torch.is_autocast_enabled(first.device.type)
+        if mixed and self.autocast:
+            first = first.to(torch.get_autocast_dtype(first.device.type))
+        run = self.choose(backend, (first, *rest))
         if forward_ad._current_level >= 0 and run is not self.backends["reference"]:
             self._refuse_tangents(arguments)
-        if not torch.is_autocast_enabled(first.device.type):
+        if not mixed:
             return run(*arguments)
-        if self.autocast:
-            first = first.to(torch.get_autocast_dtype(first.device.type))
         with torch.autocast(first.device.type, enabled=False):
             return run(first, *rest)
+
+    def choose(self, backend: str | None, arguments: tuple) -> Callable:
+        """The implementation to run: the named one; or that of an override; or else the fastest
+        that is known to be right here and takes the arguments."""
+        first = arguments[0]
+        if backend is None:
+            backend = _choice.forced()
+            if backend is None or backend not in self.declared:
+                for run, misfit in self._default(first.device, first.dtype):
+                    if misfit is None or not misfit(arguments):
+                        return run
+        key = backend, first.device.type
+        return self._named.get(key) or self._check(*key)
+
+    def order(self, device: torch.device, family: str) -> tuple[str, ...]:
+        """The names of what runs for tensors on a device, the first that takes the arguments."""
+        names, _ = _choice.order(self.name, device, family)
+        return tuple(name for name in names if name in self.backends)
+
+    def _default(self, device: torch.device, dtype: torch.dtype) -> tuple:
+        """(implementation, why not these arguments) in the order to try."""
+        key = device, dtype
+        if device.type == "cuda" and dtype == torch.float32 and _choice.tf32():
+            key = device, "tf32"
+        known = self._orders.get(key)
+        if known is None:
+            family = _choice.family_of(device, dtype)
+            names, lasting = _choice.order(self.name, device, family)
+            known = tuple((self.backends[n], self.supports.get(n)) for n in names
+                          if n in self.backends)  # fmt: skip
+            if lasting and not torch.compiler.is_compiling():
+                self._orders[key] = known
+        return known
+
+    def _check(self, backend: str, device_type: str) -> Callable:
+        """The implementation of a backend that somebody asked for, or why it cannot run."""
+        tracing = torch.compiler.is_compiling()
+        # What is being traced cannot look at files and devices; the operator then fails by itself.
+        if not tracing and (problem := backends().get(backend)):
+            raise ValueError(f"backend {backend!r} of {self.name} cannot run here: {problem}")
+        if backend not in self.backends:
+            raise ValueError(
+                f"backend must be one of {', '.join(self.backends)} or None for {self.name}, "
+                f"got {backend!r}"
+            )
+        if device_type not in device_types(backend):
+            raise ValueError(
+                f"backend {backend!r} of {self.name} takes tensors on "
+                f"{' or '.join(device_types(backend))}, got {device_type}"
+            )
+        if not tracing:
+            self._named[backend, device_type] = self.backends[backend]
+        return self.backends[backend]
 
     def _refuse_tangents(self, arguments: tuple) -> None:
         """The dispatcher would drop them, and derivatives would be 0 without a word."""

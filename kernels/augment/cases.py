@@ -52,3 +52,14 @@ CASES = {
     "long and wide": partial(make, "extreme", "bone", 9, 2, 70, 43),
 }
 LARGE = {"long and wide"}  # for Triton's interpreter
+QUALIFYING = (  # tried before a backend becomes the default on a GPU
+    "normal, motion",
+    "extreme, joint",
+    "extreme, bone",
+    "extreme, in the plane",
+    "one frame, one joint",
+    "shorter than the blur",
+    "no clips",
+    "long and wide",
+)
+TIMED = partial(make, "extreme", "joint", 128, 2, 50, 25)

@@ -72,3 +72,14 @@ CASES = {
     "wide, longer than a window": partial(make, 40, 40, [1, 50, 6, 2, 30, 3]),
 }
 LARGE = {"wide", "wide, longer than a window"}  # for Triton's interpreter
+QUALIFYING = (  # tried before a backend becomes the default on a GPU
+    "a residual with a weight",
+    "two layouts, identity",
+    "stride 2",
+    "statistics that are given, stride 2",
+    "a little dropout, odd channels",
+    "a layout without samples",
+    "wide",
+    "wide, longer than a window",
+)
+TIMED = partial(make, 64, 64, [64, 13, 25])

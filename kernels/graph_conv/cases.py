@@ -86,3 +86,14 @@ LARGE = {  # for Triton's interpreter
     "wide tiles of joints sorted by partition",
     "many frames",
 }
+QUALIFYING = (  # tried before a backend becomes the default on a GPU
+    "17 joints, tiles with two frames and more",
+    "25 joints, channels in two blocks",
+    "16 channels, any adjacency",
+    "mixed layouts, one without joints",
+    "mixed layouts, odd channels",
+    "five partitions",
+    "wide tiles of joints sorted by partition",
+    "no sample",
+)
+TIMED = partial(make, 64, 32, 64, 25, 25)

@@ -59,3 +59,14 @@ CASES = {
     "several tiles, given rows": partial(make, 3, 30, 37, 250, teacher=1, rows=2),
 }
 LARGE = {"several tiles", "several tiles, given rows"}  # for Triton's interpreter
+QUALIFYING = (  # tried before a backend becomes the default on a GPU
+    "mined",
+    "one of each",
+    "an empty bank",
+    "wide rows",
+    "near",
+    "far",
+    "forty columns",
+    "several tiles, given rows",
+)
+TIMED = partial(make, 3, 128, 128, 8192, temperature=0.07, teacher=0)

@@ -60,3 +60,14 @@ CASES = {
     ),
 }
 LARGE = {"several tiles", "several tiles, others, far"}  # for Triton's interpreter
+QUALIFYING = (  # tried before a backend becomes the default on a GPU
+    "two views",
+    "no bank",
+    "a clip alone",
+    "near",
+    "far",
+    "two tiles",
+    "clips of other processes in two tiles",
+    "several tiles, others, far",
+)
+TIMED = partial(make, 2, 512, 128, None, temperature=0.07)

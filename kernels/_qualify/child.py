@@ -1,0 +1,85 @@
+"""The process in which a backend is tried: what it does, it does to itself alone.
+
+``python -m msclr.kernels._qualify.child SPEC``: a JSON object as children.py makes it. It prints
+lines that begin with MARK, each a JSON object: what is about to be tried, or a verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+from collections.abc import Callable
+
+import torch
+
+from msclr.kernels._choice import FAMILIES
+from msclr.kernels._qualify.children import MARK
+from msclr.kernels._qualify.judge import Judge, NotRightError
+from msclr.kernels._qualify.subjects import find
+from msclr.kernels._qualify.timing import alone, time_both
+
+
+def main() -> None:
+    spec = json.loads(sys.argv[1])
+    if hasattr(signal, "alarm"):  # ends it even in a kernel that hangs, were its parent gone
+        signal.alarm(math.ceil(spec["seconds"]) + 5)
+    device = torch.device(spec["device"])
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.empty(1, device=device)  # what fails here is no backend's fault
+    subject = find(spec["subject"])
+    for family in spec["families"]:
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if family == "tf32" else "ieee"
+
+        def note(at: str, family: str = family) -> None:
+            _tell(family=family, at=at)
+
+        judge = Judge(subject, spec["backend"], device, note)
+        found, whole = _try(judge, family, spec["lock"])
+        found |= {"error": judge.error, "allowed": judge.allowed}
+        _tell(family=family, verdict=found)
+        if not whole:
+            return  # a GPU takes no more orders from a process in which a kernel has failed
+
+
+def _try(judge: Judge, family: str, lock: str | None) -> tuple[dict, bool]:
+    """What was found, and whether the process is fit to try more."""
+    judge.note("its first call")
+    try:
+        judge.try_family(family)
+        judge.note("its time")
+        with alone(lock):
+            ours, theirs = _times(judge, family, judge.note)
+    except NotRightError as error:
+        return {"adopted": False, "reason": f"wrong: {error}"}, True
+    except (torch.OutOfMemoryError, MemoryError):
+        reason = "there was not enough memory to try it"
+        return {"adopted": False, "reason": reason, "decided": False}, False
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        return {"adopted": False, "reason": f"failed: {type(error).__name__}: {first}"}, False
+    ratio = theirs / ours
+    if ratio >= 1:
+        reason = f"right, {ratio:.2g} times as fast as the reference"
+    else:
+        reason = f"right, but slower: it takes {1 / ratio:.2g} times as long as the reference"
+    times = {"seconds": ours, "reference_seconds": theirs}
+    return {"adopted": ratio >= 1, "reason": reason, **times}, True
+
+
+def _times(judge: Judge, family: str, note: Callable[[str], None]) -> tuple[float, float]:
+    """Of the family's first dtype that the operator takes."""
+    dtype = next(d for d in FAMILIES[family] if d in judge.subject.dtypes)
+    note("its time, alone")
+    return time_both(judge.subject, judge.backend, dtype, judge.device)
+
+
+def _tell(**what: object) -> None:
+    sys.stdout.write(f"{MARK}{json.dumps(what)}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
