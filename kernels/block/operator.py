@@ -84,6 +84,7 @@ define(
     gradients=dict.fromkeys(GRADIENTS, like),
     keeps=("y", "h1", "h2", "folded"),
     composed="msclr.kernels.block.fused",
+    triton="msclr.kernels.block.triton_launch",
 )
 
 define(
@@ -144,4 +145,5 @@ stgcn_block = Operator(
     "stgcn_block",
     reference=reference.stgcn_block,
     cpu=torch.ops.msclr.stgcn_block,  # fused.py
+    triton=torch.ops.msclr.stgcn_block_triton,  # triton_launch.py
 )

@@ -1,4 +1,4 @@
-"""The Triton programs of the graph convolution over packed rows; graph_launch.py launches them.
+"""The Triton programs of the graph convolution over packed rows; triton_launch.py launches them.
 
     h[f,w] = sum_k W_k z_k[f,w] + b_k total_k[w]     z_k[f,w] = sum_v A[k,v,w] x[f,v]
     dx: the same operation on the gradient g, with A and every W_k transposed
@@ -94,13 +94,12 @@ def convolve(
     blocks = tl.cdiv(channels_made, BLOCK_N)
     tile = tl.program_id(0) // blocks
     o = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
-    entry = entry_of(table, tile, ENTRIES)
+    segment, entry = entry_of(table, tile, ENTRIES)
     sample, frame, joint, exists = rows_of_tile(entry, tile, BLOCK_M)
     joints = tl.load(entry + JOINTS)
     reads = exists & (tl.load(entry + PARITY) == 0)
     read_frame = frame if BACKWARD else frame * STRIDE
     first_row = read_rows(entry, sample, read_frame, 0)
-    segment = (entry - table) // COLUMNS // (STRIDE if BACKWARD else 1)
     graphs = tl.load(entry + GRAPH) * K
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), SUM)
@@ -185,11 +184,10 @@ def weight_gradient(
         acc = acc + (tl.zeros((BLOCK_O, BLOCK_C), SUM),)
         of_bias = of_bias + (tl.zeros((BLOCK_O,), SUM),)
     for tile in range(split, tiles, tl.num_programs(0)):
-        entry = entry_of(table, tile, ENTRIES)
+        segment, entry = entry_of(table, tile, ENTRIES)
         sample, frame, joint, exists = rows_of_tile(entry, tile, BLOCK_M)
         joints = tl.load(entry + JOINTS)
         first_row = read_rows(entry, sample, frame * STRIDE, 0)
-        segment = (entry - table) // COLUMNS
         row = own_rows(entry, sample, frame, joint, 1)
         g = normed_rows(d, h, norm, row, exists, o, channels_out, SUM)
         turned = tl.trans(as_operand(g, x, OPERAND))
