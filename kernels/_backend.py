@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 _FOLDER = Path(__file__).parent
 _REINSTALL = "reinstall with a C++ compiler at hand: pip install --no-build-isolation"
@@ -25,6 +26,13 @@ def device_types(backend: str) -> tuple[str, ...]:
     if backend == "triton" and interpreted():
         return ("cpu", "cuda")
     return {"cpu": ("cpu",), "triton": ("cuda",), "cuda": ("cuda",)}.get(backend, ("cpu", "cuda"))
+
+
+def misfit_of_dtype(tensor: Tensor, *takes: torch.dtype) -> str:
+    """Why a backend that takes some dtypes does not take this tensor; "" where it does."""
+    if tensor.dtype in takes:
+        return ""
+    return f"it takes {', '.join(str(d).removeprefix('torch.') for d in takes)} alone"
 
 
 def interpreted() -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from msclr.kernels._arguments import like
+from msclr.kernels._backend import misfit_of_dtype
 from msclr.kernels._operator import Operator, define
 from msclr.kernels.graph_conv import reference
 
@@ -57,4 +58,7 @@ masked_graph_conv = Operator(
     cuda=torch.ops.msclr.graph_conv,  # csrc/graph_conv/cuda.cu
     triton=torch.ops.msclr.graph_conv_triton,  # triton_launch.py
     autocast=True,
+    supports={
+        "cuda": lambda a: misfit_of_dtype(a[0], torch.bfloat16, torch.float16),
+    },
 )

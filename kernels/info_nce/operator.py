@@ -25,6 +25,20 @@ class Arguments(NamedTuple):
     mined: bool = False
 
 
+MOST_COLUMNS = 1024  # in Triton, of which all sums of a tile of queries still fit the registers
+MOST_NEAREST = 16  # in Triton
+
+
+def misfit_of_triton(arguments: tuple) -> str:
+    """Why Triton's kernels do not take these arguments; "" where they do."""
+    a = Arguments(*arguments)
+    if not 0 < a.queries.shape[2] <= MOST_COLUMNS:
+        return f"queries must have 1..{MOST_COLUMNS} columns for triton, got {a.queries.shape[2]}"
+    if not 0 <= a.top_k <= MOST_NEAREST:
+        return f"top_k must lie in 0..{MOST_NEAREST} for triton, got {a.top_k}"
+    return ""
+
+
 def _fake(queries, keys, bank, temperature, teacher=None, top_k=0, positives=None, mined=False):
     views, batch, dim = queries.shape
     dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
@@ -63,4 +77,5 @@ info_nce = Operator(
     reference=reference.info_nce,
     cpu=torch.ops.msclr.info_nce,  # csrc/info_nce/cpu.cpp
     triton=torch.ops.msclr.info_nce_triton,  # triton_launch.py
+    supports={"triton": misfit_of_triton},
 )

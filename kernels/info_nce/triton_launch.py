@@ -25,19 +25,17 @@ from msclr.kernels._triton import (
     wide_products,
 )
 from msclr.kernels.info_nce import triton_kernels as programs
-from msclr.kernels.info_nce.operator import Arguments
+from msclr.kernels.info_nce.operator import MOST_COLUMNS, Arguments, misfit_of_triton
 
-_MOST_COLUMNS = 1024  # of which all sums of a tile of queries still fit the registers
 _WIDE = 512  # columns, beyond which tiles are the smallest and cut into pieces
-_MOST_NEAREST = 16
 
 
 def forward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``msclr::info_nce_triton``: loss, distribution, log_sum_exp, nearest; mean, positive."""
     arguments = Arguments(*given)
     teacher, top_k, positives, mined = arguments[4:]
-    if not 0 <= top_k <= _MOST_NEAREST:
-        raise ValueError(f"top_k must lie in 0..{_MOST_NEAREST} for triton, got {top_k}")
+    if misfit := misfit_of_triton(arguments):
+        raise ValueError(misfit)
     call = _Call(arguments)
     nearest = torch.empty((*call.shape, top_k), dtype=torch.int64, device=call.queries.device)
     mean = call.new_sums(*call.shape, call.dim)
@@ -99,10 +97,6 @@ class _Call:
         queries, keys, bank, temperature, teacher, *_ = arguments
         check_dtype("queries", queries)
         self.views, self.batch, self.dim = queries.shape
-        if not 0 < self.dim <= _MOST_COLUMNS:
-            raise ValueError(
-                f"queries must have 1..{_MOST_COLUMNS} columns for triton, got {self.dim}"
-            )
         self.shape = self.views, self.batch
         self.rows = self.views * self.batch
         self.queries, self.keys = queries.contiguous(), keys.contiguous()
@@ -110,7 +104,7 @@ class _Call:
         self.bank = bank if bank.stride(1) == 1 else bank.contiguous()
         self.bank_rows, self.bank_stride = len(bank), self.bank.stride(0)
         self.teacher = teacher or 0
-        self.columns = block_size(self.dim, _MOST_COLUMNS)
+        self.columns = block_size(self.dim, MOST_COLUMNS)
         self.sum_dtype = sum_dtype_of(queries.dtype)
         self.temperature = on_device(temperature, queries.device, self.sum_dtype)
         dtype = queries.dtype if queries.dtype == self.bank.dtype else self.sum_dtype

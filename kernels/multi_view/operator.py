@@ -28,6 +28,17 @@ class Arguments(NamedTuple):
     all_views: bool  # the other clips' views are all negatives, not the key's view alone
 
 
+MOST_COLUMNS = 512  # in Triton, of which all sums of a tile of rows still fit the registers
+
+
+def misfit_of_triton(arguments: tuple) -> str:
+    """Why Triton's kernels do not take these arguments; "" where they do."""
+    columns = arguments[0].shape[2]
+    if not 0 < columns <= MOST_COLUMNS:
+        return f"views must have 1..{MOST_COLUMNS} columns for triton, got {columns}"
+    return ""
+
+
 def _fake(views, temperature, pairs, candidates, first, bank, all_views):
     count, batch, _ = views.shape
     dtype = torch.float64 if views.dtype == torch.float64 else torch.float32
@@ -53,4 +64,5 @@ multi_view_info_nce = Operator(
     reference=reference.multi_view_info_nce,
     cpu=torch.ops.msclr.multi_view_info_nce,  # csrc/multi_view/cpu.cpp
     triton=torch.ops.msclr.multi_view_info_nce_triton,  # triton_launch.py
+    supports={"triton": misfit_of_triton},
 )

@@ -44,9 +44,8 @@ from msclr.kernels._triton import (
 from msclr.kernels.multi_view import plan
 from msclr.kernels.multi_view import triton_backward as backward_programs
 from msclr.kernels.multi_view import triton_forward as programs
-from msclr.kernels.multi_view.operator import Arguments
+from msclr.kernels.multi_view.operator import MOST_COLUMNS, Arguments, misfit_of_triton
 
-_MOST_COLUMNS = 512  # of which all sums of a tile of rows still fit the registers
 _ROWS = 16  # at once, of programs that multiply no tiles
 
 
@@ -99,11 +98,8 @@ class _Call:
         views, temperature, pairs, candidates, first, bank, all_views = arguments
         check_dtype("views", views)
         self.count, self.batch, given = views.shape
-        if not 0 < given <= _MOST_COLUMNS:
-            raise ValueError(
-                f"views must have 1..{_MOST_COLUMNS} columns for triton, got {given}; "
-                f"backend='reference' takes any"
-            )
+        if misfit := misfit_of_triton(arguments):
+            raise ValueError(f"{misfit}; backend='reference' takes any")
         # Zeros at their ends make rows that are copied 16 bytes at a time. Others would come by way
         # of registers, of which there are too few.
         self.dim = triton.cdiv(given, 16) * 16
@@ -119,7 +115,7 @@ class _Call:
         self.bank_rows, self.bank_stride = (
             (0, 0) if bank is None else (len(bank), self.bank.stride(0))
         )
-        self.columns = block_size(self.dim, _MOST_COLUMNS)
+        self.columns = block_size(self.dim, MOST_COLUMNS)
         self.sum_dtype = sum_dtype_of(views.dtype)
         kinds = {t.dtype for t in (self.views, self.clips, self.bank) if t is not None}
         self.dtype = kinds.pop() if len(kinds) == 1 else self.sum_dtype
@@ -282,7 +278,7 @@ def _region_blocks(call: _Call) -> dict[str, int]:
             "num_warps": 8,
         }
     row_bytes = call.row_bytes
-    return call.pieces(_MOST_COLUMNS) | {
+    return call.pieces(MOST_COLUMNS) | {
         "BLOCK_M": 64 if row_bytes <= 1024 else 32,
         "BLOCK_N": 128 if row_bytes <= 512 else 32,
         "num_warps": 4 if row_bytes <= 256 else 8,  # the one leaves room for two programs at once
@@ -305,4 +301,4 @@ def _gradient_blocks(call: _Call) -> dict[str, int]:
             1024: {"BLOCK_M": 64, "BLOCK_N": 32, "num_stages": 2},
             2048: {"BLOCK_M": 32, "BLOCK_N": 16, "num_stages": 2},
         }[call.row_bytes]
-    return call.pieces(_MOST_COLUMNS) | sides | {"num_warps": 8}
+    return call.pieces(MOST_COLUMNS) | sides | {"num_warps": 8}
