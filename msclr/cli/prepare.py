@@ -44,6 +44,24 @@ def _add_bodies(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bodies", type=int, help=text)
 
 
+def _add_frame(parser: argparse.ArgumentParser, default: str) -> None:
+    from msclr.data.store import FRAMES, SIZES
+
+    text = f"what the coordinates are relative to (default: {default})"
+    parser.add_argument("--frame", choices=FRAMES, help=text)
+    text = "divide by the length of the torso (default: torso in the frame body, else none)"
+    parser.add_argument("--size", choices=SIZES, help=text)
+    text = "layouts to compute from the first that is given and tells them; docs/layouts.md"
+    parser.add_argument("--derive", default="", metavar="LAYOUT,…", help=text)
+
+
+def _frame_options(arguments) -> dict:
+    """Those that were given; the others keep their defaults."""
+    given = {"frame": arguments.frame, "size": arguments.size}
+    derive = [_layout(name) for name in arguments.derive.split(",") if name]
+    return {key: value for key, value in given.items() if value} | {"derive": derive}
+
+
 def _layout(text: str):
     """A layout by its name, or one of the user's own from a file."""
     from msclr import layouts
@@ -101,9 +119,7 @@ def _add_ntu(sources, dataset: str, protocols: tuple[str, ...]) -> None:
         default="drop",
         help="clips that have none: drop them, or keep them with that layout absent (%(default)s)",
     )
-    parser.add_argument(
-        "--derive", default="", metavar="LAYOUT,…", help="layouts to compute from the Kinect's"
-    )
+    _add_frame(parser, "ntu")
     parser.add_argument("--workers", type=int, help="processes (default: the cores there are)")
     _add_body_rules(parser)
 
@@ -147,7 +163,7 @@ def _prepare_ntu(arguments) -> None:
             protocol=arguments.protocol,
             poses=poses,
             absent_poses=arguments.absent_poses,
-            derive=[_layout(name).name for name in arguments.derive.split(",") if name],
+            **_frame_options(arguments),
             frames=arguments.frames,
             bodies=arguments.bodies,
             rules=BodyRules(**rules),
@@ -167,6 +183,7 @@ def _add_arrays(sources) -> None:
     _add_output(parser)
     _add_strict(parser)
     _add_coordinates(parser)
+    _add_frame(parser, "body, where the landmarks of all layouts tell it, else camera")
     parser.add_argument(
         "--layout",
         action="append",
@@ -192,6 +209,7 @@ def _prepare_arrays(arguments) -> None:
         source=str(arguments.clips),
         coordinates=arguments.coordinates,
         strict=arguments.strict,
+        **_frame_options(arguments),
     )
     print("\n".join(report.lines()))
 
@@ -211,6 +229,7 @@ def _add_aimclr(sources) -> None:
     _add_coordinates(parser)
     _add_output(parser)
     _add_strict(parser)
+    _add_frame(parser, "camera")
     _add_bodies(parser)
     parser.add_argument("--scale", type=float, default=1.0, help="metres per unit (%(default)s)")
 
@@ -229,6 +248,7 @@ def _prepare_aimclr(arguments) -> None:
         bodies=arguments.bodies,
         scale=arguments.scale,
         strict=arguments.strict,
+        **_frame_options(arguments),
     )
     print("\n".join(report.lines()))
 
@@ -241,6 +261,7 @@ def _add_pyskl(sources) -> None:
     _add_coordinates(parser)
     _add_output(parser)
     _add_strict(parser)
+    _add_frame(parser, "camera")
     _add_bodies(parser)
     parser.add_argument("--protocol", help="which of its splits, such as xsub")
     text = "needed where neither the number of joints nor the form tells it"
@@ -261,6 +282,7 @@ def _prepare_pyskl(arguments) -> None:
         scale=arguments.scale,
         coordinates=arguments.coordinates,
         strict=arguments.strict,
+        **_frame_options(arguments),
     )
     print("\n".join(report.lines()))
 
@@ -271,6 +293,7 @@ def _add_ctrgcn(sources) -> None:
     parser.add_argument("file", type=as_path, metavar="FILE.npz")
     _add_output(parser)
     _add_strict(parser)
+    _add_frame(parser, "camera")
     _add_bodies(parser)
 
 
@@ -283,6 +306,7 @@ def _prepare_ctrgcn(arguments) -> None:
         frames=arguments.frames,
         bodies=arguments.bodies,
         strict=arguments.strict,
+        **_frame_options(arguments),
     )
     print("\n".join(report.lines()))
 

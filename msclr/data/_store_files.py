@@ -22,6 +22,9 @@ COORDINATES = {  # what the last axis holds, and the units of its positions
     "xyz": "metre",
     "xy_score": "half of the image's width and height, from its middle",
 }
+FRAMES = ("body", "camera", "ntu", "none")  # what coordinates are relative to (`prepare_arrays`)
+SIZES = ("torso", "none")
+TORSO = "torso, from the middle of the hips to the base of the neck"  # the unit of size "torso"
 _BLOCK = 1 << 20  # bytes hashed at a time
 
 
@@ -34,9 +37,22 @@ def require_free(out: str | os.PathLike[str]) -> None:
         raise InputError(f"{path} exists and is not empty; choose another folder or remove it")
 
 
-def files_of(layouts: Iterable[str]) -> list[str]:
+def keeps_constants(frame: str, size_by: str) -> bool:
+    """Whether each clip has constants that led into its frame."""
+    return frame == "body" or size_by == "torso"
+
+
+def frame_of(meta: Mapping[str, Any]) -> str:
+    """The frame of a data set; of older versions, that did not say, what they had."""
+    report = meta.get("report")
+    older = "ntu" if isinstance(report, dict) and "protocol" in report else "camera"
+    return meta.get("frame", older)
+
+
+def files_of(layouts: Iterable[str], constants: bool) -> list[str]:
     """Every file of a data set beside dataset.json, as the checksums name them."""
-    arrays = [*layouts, "bodies", "labels"]
+    layouts = list(layouts)
+    arrays = [*layouts, *(f"{name}.frame" for name in layouts if constants), "bodies", "labels"]
     return [
         f"{split}/{file}"
         for split in SPLITS

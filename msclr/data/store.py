@@ -1,12 +1,14 @@
 """The prepared data set on disk: one folder, written whole or not at all, read by memory map.
 
-dataset.json         layouts, units, size, splits, classes, frames, bodies, source, checksums,
-                     report
+dataset.json         layouts, units, frame, size, splits, classes, frames, bodies, source,
+                     checksums, report
 train/  val/         <layout>.npy  (N, M, T, V, 3) float32, one file a layout; the last axis is
                                    x, y, z in metres, or x, y, score (see COORDINATES)
                      bodies.npy    (N, M) bool: which bodies are there
                      labels.npy    (N,) int64
                      names.json    list of N names
+                     <layout>.frame.npy  (N, 13) float64, where clips were put into a frame of their
+                                   own: the constants that did so, see `Frame.to_row`
 """
 
 from __future__ import annotations
@@ -25,20 +27,35 @@ from msclr import layouts as layout_registry
 from msclr.data._store_files import (
     COORDINATES,
     FORMAT_VERSION,
+    FRAMES,
+    SIZES,
     SPLITS,
     files_of,
+    frame_of,
+    keeps_constants,
     read_json,
     require_file,
     require_free,
     sha256,
     sizes,
 )
+from msclr.data.skeleton.frame import Frame
 from msclr.data.store_writer import StoreWriter
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
 from msclr.paths import as_path
 
-__all__ = ["COORDINATES", "SPLITS", "Split", "Store", "StoreWriter", "open_store", "require_free"]
+__all__ = [
+    "COORDINATES",
+    "FRAMES",
+    "SIZES",
+    "SPLITS",
+    "Split",
+    "Store",
+    "StoreWriter",
+    "open_store",
+    "require_free",
+]
 
 _FIELDS = {
     "name": str,
@@ -61,12 +78,34 @@ class Split:
     bodies: (N, M) bool, False where a body is absent (its coordinates are 0)
     labels: (N,) int64
     names: N strings
+    frame: what the coordinates are relative to (`prepare_arrays`)
+    constants: layout name -> (N, 13) float64, the constants that took each clip into its frame
+        (`Frame.to_row`); empty where there are none
     """
 
     views: dict[str, np.ndarray]
     bodies: np.ndarray
     labels: np.ndarray
     names: list[str]
+    frame: str = "camera"
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def metres(self, layout: str, clip: int) -> np.ndarray:
+        """A clip as the sensor saw it, cleaned and resampled: (M, T, V, 3) float64 metres.
+
+        In the axes and about the origin that the clip had before it was put into its frame. Joints
+        that were never seen, and absent bodies, are 0. Raises InputError for a data set of the
+        frames "camera" and "ntu", from which the centre joint was subtracted in each frame.
+        """
+        if self.frame in ("camera", "ntu"):
+            raise InputError(
+                f"the frame {self.frame!r} does not keep where bodies were; prepare the clips with "
+                "--frame body or none"
+            )
+        xyz = np.asarray(self.views[layout][clip], np.float64)
+        if layout not in self.constants:
+            return xyz
+        return Frame.from_row(self.constants[layout][clip]).invert(xyz)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,6 +119,10 @@ class Store:
         its centre joint. "xy_score": x and y from the middle of the image in halves of its width
         and height (x to the right, y down, -1 to 1 inside), and the score of the joint, 0 where it
         was not seen.
+    frame: what the coordinates are relative to: "body", "camera", "ntu" or "none", see
+        `prepare_arrays`.
+    size_by: "torso" where each clip was divided by the length of its main body's torso, else
+        "none".
     """
 
     path: Path
@@ -89,6 +132,8 @@ class Store:
     bodies: int
     meta: dict[str, Any] = field(repr=False)
     coordinates: str = "xyz"
+    frame: str = "camera"
+    size_by: str = "none"
 
     @cached_property
     def size(self) -> dict[str, float | None]:
@@ -125,7 +170,13 @@ class Store:
                 f"{folder / 'names.json'} is not a list of {count} names, as dataset.json says; "
                 "prepare the data set again"
             )
-        return Split(views, bodies, labels, names)
+        constants = {}
+        if keeps_constants(self.frame, self.size_by):
+            constants = {
+                name: _load(folder / f"{name}.frame.npy", (count, 13), np.float64)
+                for name in self.layouts
+            }
+        return Split(views, bodies, labels, names, self.frame, constants)
 
 
 def open_store(path: str | os.PathLike[str], verify: bool = True) -> Store:
@@ -145,8 +196,10 @@ def open_store(path: str | os.PathLike[str], verify: bool = True) -> Store:
         bodies=meta["bodies"],
         meta=meta,
         coordinates=meta.get("coordinates", "xyz"),
+        frame=frame_of(meta),
+        size_by=meta.get("size_by", "none"),
     )
-    for file in files_of(store.layouts):
+    for file in files_of(store.layouts, keeps_constants(store.frame, store.size_by)):
         require_file(folder / file)
         if verify and sha256(folder / file) != meta["checksums"].get(file):
             raise InputError(
@@ -176,11 +229,13 @@ def _read_meta(folder: Path) -> dict[str, Any]:
             f"{path} has format_version {version!r}, this msclr reads {FORMAT_VERSION}; "
             "prepare the data set again"
         )
-    if meta.get("coordinates", "xyz") not in tuple(COORDINATES):  # whatever JSON holds there
-        raise InputError(
-            f"{path}: coordinates are {meta['coordinates']!r}, this msclr reads "
-            f"{' and '.join(COORDINATES)}; prepare the data set again"
-        )
+    kinds = {"coordinates": tuple(COORDINATES), "frame": FRAMES, "size_by": SIZES}
+    for key, known in kinds.items():
+        if key in meta and meta[key] not in known:  # whatever JSON holds there
+            raise InputError(
+                f"{path}: {key} is {meta[key]!r}, this msclr reads {' and '.join(known)}; "
+                "prepare the data set again"
+            )
     for key, kind in _FIELDS.items():
         if not isinstance(meta.get(key), kind):
             raise InputError(

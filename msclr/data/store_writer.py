@@ -17,12 +17,15 @@ from msclr.data._store_files import (
     COORDINATES,
     FORMAT_VERSION,
     SPLITS,
+    TORSO,
     checksums,
     files_of,
+    keeps_constants,
     require_free,
     sizes,
     write_json,
 )
+from msclr.data.skeleton.frame import Frame
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
 from msclr.paths import as_path
@@ -55,6 +58,9 @@ class StoreWriter:
         bodies: int,
         source: str,
         coordinates: str = "xyz",
+        frame: str = "camera",
+        size_by: str = "none",
+        derived_from: Mapping[str, str] | None = None,
     ) -> None:
         require_free(out)
         self.out = as_path(out).resolve()
@@ -63,7 +69,9 @@ class StoreWriter:
             raise InputError(f"a layout cannot be called {taken!r}, a file of that name is written")
         self.frames, self.bodies = frames, bodies
         self._meta = {"name": name, "classes": list(classes), "source": source}
-        self._coordinates = coordinates
+        self._coordinates, self._frame, self._size_by = coordinates, frame, size_by
+        self._derived_from = dict(derived_from or {})
+        self._constants = keeps_constants(frame, size_by)
         self._partial = self.out.parent / f".{self.out.name}.partial-{os.getpid()}"
         self._rows = {
             layout.name: (bodies, frames, layout.num_joints, 3)  # (M, T, V, 3)
@@ -98,8 +106,12 @@ class StoreWriter:
         present: np.ndarray,
         label: int,
         name: str,
+        frames: Mapping[str, Frame] | None = None,
     ) -> None:
-        """Append one clip: `views` layout name -> (M, T, V, 3), `present` (M,) bool."""
+        """Append one clip: `views` layout name -> (M, T, V, 3), `present` (M,) bool.
+
+        frames: layout name -> the constants of the clip's frame, where the data set has such.
+        """
         if set(views) != set(self.layouts):
             raise InputError(
                 f"clip {name!r} comes under {', '.join(views)}, the data set has "
@@ -124,27 +136,33 @@ class StoreWriter:
             raise InputError(
                 f"clip {name!r} has a body mask of shape {present.shape}, wanted ({self.bodies},)"
             )
-        self._splits[split].append(rows, present, label, name)
+        constants = {}
+        if self._constants:
+            constants = {key: frames[key].to_row() for key in self.layouts}  # (13,) each
+        self._splits[split].append(rows, present, label, name, constants)
 
     def finish(self, report: Mapping[str, Any] | None = None) -> Path:
         """Write labels, names, checksums and dataset.json, and move the folder to `out`."""
         for split in self._splits.values():
-            split.close(self._rows, self.bodies)
+            split.close(self._rows, self.bodies, self._constants)
         splits = {name: len(split.labels) for name, split in self._splits.items()}
         meta = {
             "format_version": FORMAT_VERSION,
             "version": __version__,
             "name": self._meta["name"],
-            "layouts": {name: layout.to_dict() for name, layout in self.layouts.items()},
+            "layouts": {name: layout.to_dict(True) for name, layout in self.layouts.items()},
             "coordinates": self._coordinates,
-            "units": COORDINATES[self._coordinates],
+            "units": TORSO if self._size_by == "torso" else COORDINATES[self._coordinates],
+            "frame": self._frame,
+            "size_by": self._size_by,
+            "derived_from": self._derived_from,
             "size": sizes(self._partial, self.layouts, splits, self._coordinates),
             "frames": self.frames,
             "bodies": self.bodies,
             "classes": self._meta["classes"],
             "splits": splits,
             "source": self._meta["source"],
-            "checksums": checksums(self._partial, files_of(self.layouts)),
+            "checksums": checksums(self._partial, files_of(self.layouts, self._constants)),
             "report": dict(report or {}),
         }
         write_json(self._partial / "dataset.json", meta)
@@ -172,6 +190,7 @@ class _OpenSplit:
         self.labels: list[int] = []
         self._names: list[str] = []
         self._present: list[np.ndarray] = []
+        self._constants: dict[str, list[np.ndarray]] = {}
         self._files: dict[str, BinaryIO] = {}
 
     def start(self, rows: Mapping[str, tuple[int, ...]]) -> None:
@@ -181,19 +200,31 @@ class _OpenSplit:
             self._files[layout] = open(self.folder / f"{layout}.npy", "wb")  # noqa: SIM115
             _write_header(self._files[layout], (0, *row))
 
-    def append(self, rows: dict[str, np.ndarray], present: np.ndarray, label: int, name: str):
+    def append(
+        self,
+        rows: dict[str, np.ndarray],
+        present: np.ndarray,
+        label: int,
+        name: str,
+        constants: dict[str, np.ndarray],
+    ) -> None:
         for layout, xyz in rows.items():
             self._files[layout].write(xyz.data)
+        for layout, row in constants.items():
+            self._constants.setdefault(layout, []).append(row)
         self._present.append(present)
         self.labels.append(int(label))
         self._names.append(name)
 
-    def close(self, rows: Mapping[str, tuple[int, ...]], bodies: int) -> None:
+    def close(self, rows: Mapping[str, tuple[int, ...]], bodies: int, constants: bool) -> None:
         count = len(self.labels)
         for layout, file in self._files.items():
             file.seek(0)
             _write_header(file, (count, *rows[layout]))
             file.close()
+        for layout in rows if constants else ():
+            table = np.array(self._constants.get(layout, []), "<f8").reshape(count, 13)
+            np.save(self.folder / f"{layout}.frame.npy", table)
         present = np.array(self._present, dtype=bool).reshape(count, bodies)
         np.save(self.folder / "bodies.npy", present)
         np.save(self.folder / "labels.npy", np.array(self.labels, dtype=np.int64))

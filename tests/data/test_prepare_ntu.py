@@ -322,9 +322,11 @@ def test_an_interrupted_run_leaves_no_worker_and_goes_on(skeletons, prepared, tm
 
 def test_what_another_job_left_is_not_used(skeletons, prepared, tmp_path):
     left = kill_halfway(skeletons, tmp_path / "ntu")
-    report, views = chunks.load_chunk(left / "000000", ["kinectv2_25"])
+    report, views, constants = chunks.load_chunk(left / "000000", ["kinectv2_25"])
     other = {name: xyz[:, :, :1].repeat(51, axis=2) for name, xyz in views.items()}
-    chunks.save_chunk(left / "000000", report, other)  # it would be used unseen
+    chunks.save_chunk(
+        left / "000000", report, [*other.values(), *constants.values()]
+    )  # it would be used unseen
     prepare(skeletons, tmp_path / "ntu", frames=51)
     prepare(skeletons, tmp_path / "other" / "ntu", frames=51)
     assert tree(tmp_path / "ntu") == tree(tmp_path / "other" / "ntu")
@@ -334,7 +336,8 @@ def test_what_another_job_left_is_not_used(skeletons, prepared, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [dict(frames=51), dict(bodies=1), dict(rules=BodyRules(min_frames=3))]
+    "change",
+    [dict(frames=51), dict(bodies=1), dict(rules=BodyRules(min_frames=3)), dict(frame="body")],
 )
 def test_the_job_is_its_options(skeletons, tmp_path, change):
     options = dict(frames=50, bodies=2, rules=BodyRules())
@@ -350,11 +353,11 @@ def test_the_job_is_its_files(tmp_path):
     assert _key(tmp_path / "in", tmp_path, **options) != before
 
 
-def _key(skeletons: Path, tmp_path: Path, frames, bodies, rules) -> str:
+def _key(skeletons: Path, tmp_path: Path, frames, bodies, rules, frame="ntu") -> str:
     from msclr.data.prepare.ntu.prepare import _settings
     from msclr.data.prepare.ntu.sources import find_clips
 
-    settings = _settings(frames, bodies, rules, {}, "drop", ())
+    settings = _settings(frames, bodies, rules, {}, "drop", (), (frame, None))
     return work.WorkFolder(tmp_path / "out", find_clips(skeletons), settings)._key
 
 

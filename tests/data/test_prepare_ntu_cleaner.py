@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from msclr.data.prepare.clean import center_bodies, fill_gaps, resample
-from msclr.data.prepare.ntu.cleaner import Cleaner, turn
+from msclr.data.prepare.ntu.cleaner import Cleaner
+from msclr.data.skeleton.shoulders import turn
 from msclr.layouts import Layout, get
 
 TRIO = Layout(
@@ -21,7 +22,7 @@ def seen_of(xyz: np.ndarray) -> np.ndarray:
 
 def clean(layout: Layout, xyz: np.ndarray, frames: int):
     cleaner = Cleaner(layout, frames)
-    return cleaner.clean(xyz, seen_of(xyz)), cleaner.counts
+    return cleaner.clean(xyz, seen_of(xyz))[0], cleaner.counts
 
 
 def test_turn_by_hand():

@@ -163,9 +163,3 @@ def check_count(value: int, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"{what} is {value!r}; give a whole number from 1 on")
     return int(value)
-
-
-def check_choice(value: str, what: str, choices: Sequence[str]) -> str:
-    if value not in choices:
-        raise InputError(f"{what} is {value!r}; choose one of {', '.join(choices)}")
-    return value

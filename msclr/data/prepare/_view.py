@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
+from msclr.data.prepare._place import Filled, Placement
 from msclr.data.prepare.clean import center_bodies, fill_gaps, motion, resample, seen_joints
 from msclr.data.prepare.report import ViewReport
+from msclr.data.skeleton.frame import Frame
 from msclr.layouts.layout import Layout
+
+
+class Prepared(NamedTuple):
+    """A clip as it is written: xyz (B, T, V, 3) float64, ever (B, V) as in `Filled`, the constants
+    of its frame."""
+
+    xyz: np.ndarray
+    ever: np.ndarray
+    frame: Frame
 
 
 class View:
@@ -33,6 +45,11 @@ class View:
         self._reach: list[float] = []
         self._low, self._high = np.full(2, np.inf), np.full(2, -np.inf)  # of x and y that are seen
 
+    @property
+    def planar(self) -> bool:
+        """Whether joints are x, y and a score."""
+        return self._scored
+
     def is_empty(self, clip: int) -> bool:
         """Whether the clip has no frame, or no place for a body."""
         return not np.asarray(self.clips[clip]).size
@@ -52,8 +69,16 @@ class View:
         moving = xyz[..., :2] if self._scored else xyz
         return motion(moving, self._seen(xyz))  # (len(rows),)
 
-    def clean(self, clip: int, rows: np.ndarray, frames: int, scale: float) -> np.ndarray:
-        """The bodies `rows` of a clip, cleaned: (len(rows), frames, V, 3) float64."""
+    def clean(
+        self,
+        clip: int,
+        rows: np.ndarray,
+        frames: int,
+        scale: float,
+        placement: Placement,
+        main: int = 0,
+    ) -> Prepared:
+        """The bodies `rows` of a clip, cleaned; the one of them at `main` decides the frame."""
         raw = self.bodies(clip)[rows]
         seen = self._seen(raw)
         if self._centred:
@@ -76,12 +101,19 @@ class View:
             measured = xyz[seen][:, :2]
             self._low = np.minimum(self._low, measured.min(axis=0))
             self._high = np.maximum(self._high, measured.max(axis=0))
-        else:
-            xyz = center_bodies(xyz, ever, self.layout.center_index)
-        xyz = resample(xyz, frames)
-        position = xyz[..., :2] if self._scored else xyz
+            xyz = resample(xyz, frames)
+            self._count_reach(xyz[..., :2])
+            return Prepared(xyz, ever, Frame(np.eye(3), np.zeros(3)))
+        filled = Filled(xyz, seen, ever)
+        xyz, frame = placement.place(filled, self.layout, frames, main)
+        about = xyz  # each body about its centre
+        if not placement.centred:
+            about = center_bodies(xyz, ever, self.layout.center_index)
+        self._count_reach(about * frame.scale)
+        return Prepared(xyz, ever, frame)
+
+    def _count_reach(self, position: np.ndarray) -> None:
         self._reach.append(float(np.sqrt((position**2).sum(axis=-1)).max()))
-        return xyz
 
     def _seen(self, xyz: np.ndarray) -> np.ndarray:
         """Which joints were measured: bodies (B, T, V, 3) to (B, T, V) bool."""

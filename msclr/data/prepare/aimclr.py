@@ -10,8 +10,8 @@ import numpy as np
 
 from msclr import layouts as layout_registry
 from msclr.data.prepare._aimclr_folder import AimclrFolder, match, open_folder
+from msclr.data.prepare._choice import check_choice
 from msclr.data.prepare._detect import layout_of, looks_like_score
-from msclr.data.prepare._inputs import check_choice
 from msclr.data.prepare.arrays import prepare_arrays
 from msclr.data.prepare.report import PrepareReport
 from msclr.data.store import COORDINATES, require_free
@@ -32,6 +32,9 @@ def prepare_aimclr(
     bodies: int | None = None,
     name: str | None = None,
     coordinates: str | None = None,
+    frame: str | None = "camera",
+    size: str | None = None,
+    derive: Sequence[str | Layout] = (),
     strict: bool = False,
 ) -> PrepareReport:
     """Prepare a data set from folders in the form of AimCLR and CrosSCLR.
@@ -82,6 +85,9 @@ def prepare_aimclr(
         source="AimCLR folders " + ", ".join(str(folder.path) for folder in folders.values()),
         coordinates=coordinates or "xyz",  # checked by now
         zeros="body",
+        frame=frame,
+        size=size,
+        derive=derive,
         strict=strict,
         notes=notes,
     )

@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from msclr.data.derive import Derivation, derivations, derive_clips
+from msclr.data.prepare._choice import check_choice
 from msclr.data.prepare._detect import looks_like_score
 from msclr.data.prepare._inputs import (
     Table,
-    check_choice,
     check_count,
     check_table,
     check_views,
 )
 from msclr.data.prepare._left_out import Unusable, by_reason, check_strict, check_unusable
-from msclr.data.prepare._view import View
+from msclr.data.prepare._place import Placement, choose_placement
+from msclr.data.prepare._view import Prepared, View
 from msclr.data.prepare.report import PrepareReport
 from msclr.data.store import COORDINATES, SPLITS, StoreWriter, require_free
 from msclr.errors import InputError
@@ -39,6 +41,9 @@ def prepare_arrays(
     source: str = "arrays",
     coordinates: str | None = None,
     zeros: str = "joint",
+    frame: str | None = None,
+    size: str | None = None,
+    derive: Sequence[str | Layout] = (),
     strict: bool = False,
     left_out: Mapping[str, Sequence[str]] | None = None,
     notes: Sequence[str] = (),
@@ -61,6 +66,21 @@ def prepare_arrays(
         None is "xyz", with a note in the report where the third coordinate looks like a score.
     zeros: which zeros are missing: "joint", a joint at (0, 0, 0); or "body", a frame in which all
         of a body's joints are there, for clips that were centred on some joint.
+    frame: what the coordinates are relative to, all conventions of a clip by the same rule.
+        "body": one rotation and one origin a clip, those of its main body (the one that moves
+            most): x to its left, y up from the hips to the base of the neck, z forward, 0 at the
+            middle of the hips; medians over the first 20 frames (`body_frame`). Motion through
+            space and turns stay, and so does how bodies stand to one another.
+        "camera": the axes of the clips; the layout's centre joint is subtracted per frame and body.
+        "ntu": as "camera", then turned about y, so that the main body's shoulders lie along x in
+            the first frame that shows both.
+        "none": nothing is turned or subtracted.
+        None is "body" where the landmarks of each layout tell it, else "camera"; the report says
+        so. Clips of two dimensions are in the "camera" frame.
+    size: "torso" divides each clip by the length of its main body's torso, from the middle of the
+        hips to the base of the neck; "none" leaves metres. None is "torso" of the frame "body".
+    derive: layouts to be computed from the first of the views whose landmarks allow it. They share
+        its frame; of a centred one their own centre joint is subtracted.
     strict: refuse the clips where any would be left out.
     left_out, notes: for the report, the clips that the caller dropped, reason -> names, and what
         else it has to say, a line each.
@@ -77,14 +97,15 @@ def prepare_arrays(
     2. Frames at either end of a view in which no kept body is seen are cut off.
     3. Missing joints are interpolated linearly over time; before its first and after its last
        sight a joint is held.
-    4. The layout's centre joint is subtracted per frame and body. Joints never seen in the clip
-       come out as 0; if the centre is one of them, the mean of the seen joints stands in for it.
-       A view whose centre joint is 0 in every frame of every clip is taken as centred already.
-    5. Linear resampling over time to `frames`, both ends kept.
-    Axes are left as they are.
+    4. Linear resampling over time to `frames`, both ends kept.
+    5. The clip is put into its frame, by the view's own landmarks. Joints never seen in the clip
+       come out as 0. Where a centre joint that is to be subtracted is one of them, the mean of the
+       seen joints stands in for it. A view whose centre joint is 0 in every frame of every clip is
+       taken as centred already. Where a frame cannot be told, the axes of the clip stay, its
+       origin is the centre joint and its scale 1 m; the report names such clips.
 
     Of "xy_score" a joint without a positive score is missing; its x and y are filled in, its score
-    is 0. Step 4 is left out, since where in the image a body is says something of it, and motion is
+    is 0. Step 5 is left out, since where in the image a body is says something of it, and motion is
     that of x and y.
 
     Returns the counts of what was found. Raises InputError, before anything is written, for
@@ -96,6 +117,8 @@ def prepare_arrays(
     chosen = check_choice(coordinates or "xyz", "coordinates", tuple(COORDINATES))
     check_choice(zeros, "zeros", ("joint", "body"))
     sources = check_views(views, table, chosen, zeros)
+    placement, frame_why = choose_placement(frame, size, chosen, [view.layout for view in sources])
+    derived = derivations(derive, {view.name: view.layout for view in sources})
     frames = check_count(frames, "frames")
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"scale is {scale!r}; give metres per unit, 0.001 for millimetres")
@@ -109,6 +132,7 @@ def prepare_arrays(
     bodies = fullest if bodies is None else check_count(bodies, "bodies")
 
     kept = table.keep(list(present))
+    layouts = [view.layout for view in sources] + [each.target for each in derived.values()]
     report = PrepareReport(
         out=str(out),
         frames=frames,
@@ -120,50 +144,95 @@ def prepare_arrays(
         per_class={key: kept.per_class(key) for key in SPLITS},
         unmatched_bodies=unmatched,
         surplus_bodies=sum(max(len(rows) - bodies, 0) for rows in present.values()),
-        unpaired=[view.name for view in sources if not view.layout.mirror_pairs],
+        unpaired=[layout.name for layout in layouts if not layout.mirror_pairs],
+        frame=placement.frame,
+        size_by=placement.size,
+        frame_why=frame_why,
+        derived_from={name: each.source for name, each in derived.items()},
         notes=[*notes, *([] if coordinates else _score_notes(sources))],
     )
     writer = StoreWriter(
         out,
         name=name or out.resolve().name,
-        layouts=[view.layout for view in sources],
+        layouts=layouts,
         classes=table.classes,
         frames=frames,
         bodies=bodies,
         source=source,
         coordinates=chosen,
+        frame=placement.frame,
+        size_by=placement.size,
+        derived_from=report.derived_from,
     )
     with writer:
-        _write_clips(writer, sources, table, present, scale)
+        clips = _Clips(sources, derived, table, present, placement, scale)
+        report.unframed = clips.write(writer)
         report.views = {view.name: view.report() for view in sources}
         writer.finish(report.to_dict())
     return report
 
 
-def _write_clips(
-    writer: StoreWriter,
-    views: list[View],
-    table: Table,
-    present: Mapping[int, np.ndarray],
-    scale: float,
-) -> None:
-    bodies, frames = writer.bodies, writer.frames
-    # Overflow ends in infinities, which are refused below, not in warnings.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for clip, rows in present.items():
-            rows = _most_moving(views, clip, rows, bodies)
-            prepared = {}
-            for view in views:
-                xyz = np.zeros((bodies, frames, view.layout.num_joints, 3), np.float32)
-                xyz[: len(rows)] = view.clean(clip, rows, frames, scale)
-                if not np.isfinite(xyz).all():
-                    raise InputError(
-                        f"{table.clip(clip)} has coordinates too large for float32 in view "
-                        f"{view.name}; check the clip, and the scale"
-                    )
-                prepared[view.name] = xyz
-            mask = np.arange(bodies) < len(rows)
-            writer.add(table.split[clip], prepared, mask, table.labels[clip], table.names[clip])
+class _Clips:
+    """The clips that can be used, ready to be cleaned and written one by one."""
+
+    def __init__(
+        self,
+        views: list[View],
+        derived: Mapping[str, Derivation],
+        table: Table,
+        present: Mapping[int, np.ndarray],
+        placement: Placement,
+        scale: float,
+    ) -> None:
+        self._views, self._derived, self._table = views, derived, table
+        self._present, self._placement, self._scale = present, placement, scale
+
+    def write(self, writer: StoreWriter) -> dict[str, dict[str, list[str]]]:
+        """Returns the clips whose frame could not be told: layout -> what is not seen -> names."""
+        unframed: dict[str, dict[str, list[str]]] = {}
+        table = self._table
+        # Overflow ends in infinities, which are refused below, not in warnings.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for clip, rows in self._present.items():
+                rows = _most_moving(self._views, clip, rows, writer.bodies)
+                prepared = self._prepare(clip, rows, writer.frames)
+                arrays = {k: self._fit(view, clip, k, writer) for k, view in prepared.items()}
+                frames = {name: view.frame for name, view in prepared.items()}
+                for name, frame in frames.items():
+                    if frame.lacking:
+                        of = unframed.setdefault(name, {}).setdefault(frame.lacking, [])
+                        of.append(table.names[clip])
+                mask = np.arange(writer.bodies) < len(rows)
+                about = table.split[clip], arrays, mask, table.labels[clip], table.names[clip]
+                writer.add(*about, frames)
+        return unframed
+
+    def _prepare(self, clip: int, rows: np.ndarray, frames: int) -> dict[str, Prepared]:
+        placement, views = self._placement, self._views
+        main = 0
+        if placement.follows_main and len(rows) > 1:
+            main = int(np.argmax(sum(view.motion(clip, rows) for view in views)))
+        prepared = {
+            view.name: view.clean(clip, rows, frames, self._scale, placement, main)
+            for view in views
+        }
+        for name, (source, target, matrix) in self._derived.items():
+            xyz, ever, frame = prepared[source]
+            center = target.center_index if placement.centred else None
+            xyz = derive_clips(matrix, xyz, ever, center, self._views[0].planar)
+            prepared[name] = Prepared(xyz, ever, frame)
+        return prepared
+
+    def _fit(self, view: Prepared, clip: int, name: str, writer: StoreWriter) -> np.ndarray:
+        """A clip with places for all bodies of the data set, (M, T, V, 3) float32."""
+        xyz = np.zeros((writer.bodies, *view.xyz.shape[1:]), np.float32)
+        xyz[: len(view.xyz)] = view.xyz
+        if not np.isfinite(xyz).all():
+            raise InputError(
+                f"{self._table.clip(clip)} has coordinates too large for float32 in view "
+                f"{name}; check the clip, and the scale"
+            )
+        return xyz
 
 
 def _score_notes(views: list[View]) -> list[str]:

@@ -37,6 +37,9 @@ def prepare_ctrgcn(
     frames: int = 50,
     bodies: int | None = None,
     name: str | None = None,
+    frame: str | None = "camera",
+    size: str | None = None,
+    derive: Sequence[str | Layout] = (),
     strict: bool = False,
 ) -> PrepareReport:
     """Prepare a data set from an .npz file in the form of CTR-GCN.
@@ -90,6 +93,9 @@ def prepare_ctrgcn(
         source=f"CTR-GCN file {file}",
         coordinates="xyz",
         zeros="body",
+        frame=frame,
+        size=size,
+        derive=derive,
         strict=strict,
     )
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from msclr.data.prepare._choice import check_choice
 from msclr.data.prepare._detect import layout_of, looks_like_score
-from msclr.data.prepare._inputs import check_choice
 from msclr.data.prepare._pyskl_file import Annotation, PysklClips, check_images, read_clips
 from msclr.data.prepare.arrays import prepare_arrays
 from msclr.data.prepare.report import PrepareReport
@@ -33,6 +33,9 @@ def prepare_pyskl(
     bodies: int | None = None,
     name: str | None = None,
     coordinates: str | None = None,
+    frame: str | None = "camera",
+    size: str | None = None,
+    derive: Sequence[str | Layout] = (),
     strict: bool = False,
 ) -> PrepareReport:
     """Prepare a data set from a pickle in the form of pyskl and mmaction2.
@@ -92,6 +95,9 @@ def prepare_pyskl(
         source=f"pyskl file {clips.where}",
         coordinates=chosen,
         zeros="body",
+        frame=frame,
+        size=size,
+        derive=derive,
         strict=strict,
         left_out={_ABSENT: clips.absent} if clips.absent else None,
         notes=notes,

@@ -43,6 +43,11 @@ class PrepareReport:
     surplus_bodies: bodies dropped because their clip has more than `bodies` of them
     coordinates: "xyz" or "xy_score"
     left_out: clips that the source has and the data set has not: reason -> their names
+    frame, size_by: what coordinates are relative to and divided by (`prepare_arrays`)
+    frame_why: why that frame, where it is not the usual one; else ""
+    unframed: clips whose own frame or size could not be told and whose axes and unit stay: layout
+        -> what of the body is not seen -> their names
+    derived_from: layout that was computed -> the one whose joints it was computed from
     unpaired: layouts without a left-right pair of joints, which a flip therefore leaves as they are
     notes: what the source of the clips has to say, a line each
     """
@@ -58,13 +63,18 @@ class PrepareReport:
     surplus_bodies: int = 0
     coordinates: str = "xyz"
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    frame: str = "camera"
+    size_by: str = "none"
+    frame_why: str = ""
+    unframed: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    derived_from: dict[str, str] = field(default_factory=dict)
     unpaired: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as JSON can hold them, without what dataset.json says beside them."""
         content = asdict(self)
-        beside = ("out", "frames", "classes", "coordinates")
+        beside = ("out", "frames", "classes", "coordinates", "frame", "size_by", "derived_from")
         return {key: content[key] for key in content if key not in beside}
 
     def lines(self) -> list[str]:
@@ -75,6 +85,8 @@ class PrepareReport:
             f"{self.frames} frames, bodies per clip: {self.bodies}",
             *self._class_lines(),
             *(self._view_line(name, view) for name, view in self.views.items()),
+            *(f"{name}: computed from {of}'s joints" for name, of in self.derived_from.items()),
+            *self._frame_lines(),
         ]
         text += [
             f"{len(names):,} left out: {why} ({some(names)})"
@@ -96,6 +108,13 @@ class PrepareReport:
                 lines.append(f"{split}: {share}; each in dataset.json")
         return lines
 
+    def _frame_lines(self) -> list[str]:
+        if self.coordinates == "xy_score":
+            return []
+        unit = "metres" if self.size_by == "none" else "lengths of the main body's torso"
+        why = f" ({self.frame_why})" if self.frame_why else ""
+        return [f"frame: {self.frame}, in {unit}{why}"]
+
     def _view_line(self, name: str, view: ViewReport) -> str:
         share = 100 * view.interpolated / max(view.joints, 1)
         return (
@@ -107,6 +126,12 @@ class PrepareReport:
 
     def _notes(self) -> list[str]:
         notes = [f"note: {note}" for note in self.notes]
+        notes += [
+            f"note: {name}: {len(names):,} clips keep their axes and unit: their main body "
+            f"does not show {what} ({some(names)})"
+            for name, reasons in self.unframed.items()
+            for what, names in reasons.items()
+        ]
         for name, view in self.views.items():
             notes += self._unit_notes(name, view)
         notes += [

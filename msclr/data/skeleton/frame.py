@@ -39,7 +39,8 @@ _UPPER = (
 )
 _SIDES = ("shoulder", "hip"), ("clavicle",), ("knee",), ("ear",)  # those of an entry are averaged
 _SHORTEST = 0.3  # torso lengths between two places that can tell the others
-_ROUNDS = 32  # of the geometric median; it is as good as found after ten
+_ROUNDS = 12  # of the geometric median
+_BESIDE = 1e-9
 _TINY = 1e-6  # of a torso: what is shorter has no direction
 _NEARLY_ALONG = 0.1  # the sine of the angle below which left and up do not span a plane
 
@@ -53,7 +54,7 @@ class Frame:
             ``apply`` returns grows to the body's left, y up, z forward.
         origin: (3,) float64, the middle of the hips.
         scale: the length that becomes 1, in the unit of the clip.
-        lacking: what of the body was not seen, in words, so that the identity stands in; else "".
+        lacking: what of the body was not seen, in words, so that the axes of the clip stay; or "".
     """
 
     rotation: np.ndarray
@@ -61,30 +62,37 @@ class Frame:
     scale: float = 1.0
     lacking: str = ""
 
-    @classmethod
-    def identity(cls, lacking: str = "") -> Frame:
-        """The frame that changes nothing."""
-        return cls(np.eye(3), np.zeros(3), 1.0, lacking)
-
-    def apply(self, xyz: np.ndarray) -> np.ndarray:
+    def apply(self, xyz: np.ndarray, missing: np.ndarray | None = None) -> np.ndarray:
         """rotation (xyz - origin) / scale: (..., 3) to (..., 3) float64.
 
-        Joints that are missing, NaN or all three coordinates 0, stay so. One that is seen and would
-        come out as 0 is put a billionth beside it, for 0 says that a joint is missing.
+        missing: bool, to be broadcast to (...), the joints that come out as 0; None: those of
+            which all three coordinates are 0. NaN stays NaN.
+
+        A joint that is not missing and would come out as 0 is put a billionth beside it, so that 0
+        says that a joint is missing and nothing else.
         """
         xyz = np.asarray(xyz, np.float64)
+        missing = (xyz == 0).all(axis=-1) if missing is None else missing
         placed = (xyz - self.origin) @ self.rotation.T / self.scale
-        missing = (xyz == 0).all(axis=-1)
-        placed[(placed == 0).all(axis=-1) & ~missing] = 1e-9, 0, 0
-        placed[missing] = 0
+        placed[(placed == 0).all(axis=-1)] = _BESIDE, 0, 0
+        placed[np.broadcast_to(missing, placed.shape[:-1])] = 0
         return placed
 
     def invert(self, xyz: np.ndarray) -> np.ndarray:
-        """What ``apply`` was given: (..., 3) to (..., 3) float64. Missing joints stay missing."""
+        """What ``apply`` was given: (..., 3) to (..., 3) float64. 0 and NaN stay."""
         xyz = np.asarray(xyz, np.float64)
         placed = xyz * self.scale @ self.rotation + self.origin
         placed[(xyz == 0).all(axis=-1)] = 0
         return placed
+
+    def to_row(self) -> np.ndarray:
+        """The constants as (13,) float64: rotation row by row, origin, scale."""
+        return np.concatenate([self.rotation.ravel(), self.origin, [self.scale]])
+
+    @classmethod
+    def from_row(cls, row: np.ndarray) -> Frame:
+        """The frame that ``to_row`` described."""
+        return cls(row[:9].reshape(3, 3), row[9:12], float(row[12]))
 
 
 def body_frame(
@@ -97,7 +105,7 @@ def body_frame(
         layout: of its joints; its ``landmarks`` say where the body is.
         seen: (M, T, V) bool, which joints were measured. None: those that are finite and not all 0.
         main: the main body. None: the one whose joints move most, summed over the frames in which
-            they are seen, among those that show the landmarks.
+            they are seen. Where it does not show the landmarks, the next one that does is taken.
 
     Up leads from the middle of the hips to the base of the neck; left, at right angles to it, from
     right to left, shoulders and hips averaged. Both, and the origin, are geometric medians over the
@@ -107,44 +115,65 @@ def body_frame(
 
     Where a landmark is not seen, the nearest that is stands in: on the trunk and the head by the
     usual proportions, for left the collar bones, the knees or the ears. Where even those lack, the
-    result is the identity, and its ``lacking`` says what was wanted.
+    axes of the clip stay and its scale is 1, the origin is the layout's centre joint (else the
+    middle of the joints that are seen), and ``lacking`` says what was wanted.
     """
     xyz = np.asarray(xyz)
     if seen is None:
         seen = np.isfinite(xyz).all(axis=-1) & (xyz != 0).any(axis=-1)
     seen = np.asarray(seen, bool)
-    bodies = _most_moving_first(xyz, seen) if main is None else [main]
-    found = Frame.identity("any body")
-    for body in bodies:
-        found = _frame_of(_Landmarks(xyz[body], seen[body], layout))
-        if not found.lacking:
+    order = _most_moving_first(xyz, seen)
+    if main is not None:
+        order = [main, *(body for body in order if body != main)]
+    lacking = "any body"
+    for body in order:
+        found = _find(Landmarks(xyz[body], seen[body], layout))
+        if isinstance(found, Frame):
             return found
-    return found
+        lacking = found if body == order[0] else lacking
+    origin = _middle(xyz[order[0]], seen[order[0]], layout.center_index) if order else np.zeros(3)
+    return Frame(np.eye(3), origin, lacking=lacking)
 
 
-def _frame_of(body: _Landmarks) -> Frame:
+def tells_frame(layout: Layout) -> bool:
+    """Whether the landmarks of a layout are enough for `body_frame` where all joints are seen."""
+    rules = dict(layout.landmarks)
+
+    def known(candidates) -> list[float]:
+        return [height for landmarks, height in candidates if landmarks.keys() <= rules.keys()]
+
+    lower, upper = known(_LOWER), known(_UPPER)
+    parts = [part for parts in _SIDES for part in parts]
+    sided = any(f"l{part}" in rules and f"r{part}" in rules for part in parts)
+    return sided and bool(lower) and bool(upper) and upper[0] - lower[0] >= _SHORTEST
+
+
+def _find(body: Landmarks) -> Frame | str:
+    """The frame of one body, or what is not seen of it."""
     lower, upper = body.best(_LOWER), body.best(_UPPER)
     if lower is None or upper is None or upper[1] - lower[1] < _SHORTEST:
-        return Frame.identity("hips or back" if lower is None else "shoulders, neck or head")
+        return "hips or back" if lower is None else "shoulders, neck or head"
     (low, bottom), (high, top) = lower, upper
-    line = body.place(high) - body.place(low)  # (T, 3), NaN where either is not seen
-    torso = line / (top - bottom)
+    torso = (body.place(high) - body.place(low)) / (top - bottom)  # (T, 3), NaN: not seen
     trunk = _first_seen(torso)
     hips = _first_seen(body.place(low) - bottom * torso)
     side = _left(body)
-    if not len(trunk):
-        return Frame.identity("both ends of the trunk at once")
-    if side is None:
-        return Frame.identity("left and right")
-    up, origin = _geometric_median(trunk), _geometric_median(hips)
+    if not len(trunk) or side is None:
+        return "left and right" if len(trunk) else "both ends of the trunk at once"
     scale = float(np.median(np.linalg.norm(trunk, axis=1)))
-    rotation = _rotation(up, side)
+    rotation = _rotation(_geometric_median(trunk), side)
     if rotation is None or not scale > 0:
-        return Frame.identity("a trunk and sides that are apart")
-    return Frame(rotation, origin, scale)
+        return "a trunk and sides that are apart"
+    return Frame(rotation, _geometric_median(hips), scale)
 
 
-class _Landmarks:
+def _middle(xyz: np.ndarray, seen: np.ndarray, center: int) -> np.ndarray:
+    """The centre joint of one body in the first frames that show it, else the mean joint. (3,)"""
+    where = xyz[seen[:, center], center] if seen[:, center].any() else xyz[seen]
+    return _geometric_median(where[:LOOKED_AT].astype(np.float64)) if len(where) else np.zeros(3)
+
+
+class Landmarks:
     """Where the landmarks of one body are: xyz (T, V, 3), seen (T, V)."""
 
     def __init__(self, xyz: np.ndarray, seen: np.ndarray, layout: Layout) -> None:
@@ -174,7 +203,7 @@ class _Landmarks:
         return candidates[next(i for i, count in enumerate(often) if 2 * count >= max(often))]
 
 
-def _left(body: _Landmarks) -> np.ndarray | None:
+def _left(body: Landmarks) -> np.ndarray | None:
     """From right to left: the mean over shoulders and hips, else what else has two sides. (3,)"""
     for pairs in _SIDES:
         lines = [_first_seen(body.place({f"l{part}": 1.0, f"r{part}": -1.0})) for part in pairs]
@@ -221,6 +250,8 @@ def _geometric_median(points: np.ndarray) -> np.ndarray:
 
 def _most_moving_first(xyz: np.ndarray, seen: np.ndarray) -> list[int]:
     """The bodies that are seen, in the order of how much they move while they are."""
+    if len(xyz) == 1:
+        return [0] if seen.any() else []
     clean = np.where(seen[..., None], xyz, 0).astype(np.float64)  # (M, T, V, 3)
     count = np.maximum(seen.sum(axis=1), 1)[:, None, :, None]
     apart = np.where(seen[..., None], clean - clean.sum(axis=1, keepdims=True) / count, 0)

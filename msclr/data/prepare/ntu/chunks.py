@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -94,6 +94,7 @@ class ChunkMaker:
             name: np.zeros((*shape, layout.num_joints, 3), np.float32)
             for name, layout in self._settings.layouts.items()
         }
+        constants = {name: np.zeros((len(chunk.clips), 13)) for name in views}
         for clip in chunk.clips:
             row = len(report.names)
             try:
@@ -105,37 +106,49 @@ class ChunkMaker:
             except Dropped as reason:
                 report.dropped.setdefault(str(reason), []).append(clip.name)
             else:
-                for name, xyz in prepared.items():
+                for name, (xyz, frame) in prepared.items():
                     views[name][row, : len(xyz)] = xyz
+                    constants[name][row] = frame.to_row()
                 report.names.append(clip.name)
-                report.people.append(len(prepared[self._settings.kinect.name]))
+                report.people.append(len(prepared[self._settings.kinect.name][0]))
         report.absent_views, report.unmatched = preparer.absent_views, preparer.unmatched
         report.bodies, report.views = preparer.body_counts, preparer.view_counts
         count = len(report.names)
-        save_chunk(chunk.path, report, {name: xyz[:count] for name, xyz in views.items()})
+        arrays = [rows[:count] for rows in (*views.values(), *constants.values())]
+        save_chunk(chunk.path, report, arrays)
         return report
 
 
-def save_chunk(path: Path, report: ChunkReport, views: Mapping[str, np.ndarray]) -> None:
-    """The report as JSON and the views, one .npy after the other in a file that is whole or not."""
+def save_chunk(path: Path, report: ChunkReport, arrays: Iterable[np.ndarray]) -> None:
+    """The report as JSON and the arrays, one .npy after another in a file that is whole or not."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     with open(partial, "wb") as file:
         np.save(file, np.frombuffer(json.dumps(asdict(report)).encode(), np.uint8))
-        for xyz in views.values():
-            np.save(file, xyz)
+        for array in arrays:
+            np.save(file, array)
     os.replace(partial, path)
 
 
-def load_chunk(path: Path, layouts: Iterable[str]) -> tuple[ChunkReport, dict[str, np.ndarray]]:
-    """The report, and layout name -> (n, M, T, V, 3) float32."""
+class ChunkContent(NamedTuple):
+    """A report; layout name -> (n, M, T, V, 3) float32; and -> (n, 13), see `Frame.to_row`."""
+
+    report: ChunkReport
+    views: dict[str, np.ndarray]
+    constants: dict[str, np.ndarray]
+
+
+def load_chunk(path: Path, layouts: Iterable[str]) -> ChunkContent:
+    """What `ChunkMaker.make` wrote."""
+    layouts = list(layouts)
     with open(path, "rb") as file:
         report = ChunkReport.from_json(np.load(file).tobytes().decode())
-        return report, {name: np.load(file) for name in layouts}
+        views = {name: np.load(file) for name in layouts}
+        return ChunkContent(report, views, {name: np.load(file) for name in layouts})
 
 
 def load_report(path: Path, layouts: Iterable[str]) -> ChunkReport | None:
     """Of a chunk that was written whole; None of any other."""
     try:
-        return load_chunk(path, layouts)[0]
+        return load_chunk(path, layouts).report
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None

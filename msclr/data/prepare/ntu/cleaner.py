@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from msclr.data.prepare._place import Filled, Placement
 from msclr.data.prepare.clean import center_bodies, fill_gaps, resample
 from msclr.data.prepare.report import ViewReport
+from msclr.data.skeleton.frame import Frame
+from msclr.data.skeleton.shoulders import shoulder_line, turn
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
 
+NTU = Placement("ntu")
 SHOULDERS = ("lsho", "rsho")
-_SHORTEST = 1e-3  # metres of shoulder line, seen from above, that have a direction
 _FURTHEST = 1e18  # metres; a sum of squares stays within float32
 
 
@@ -24,6 +27,7 @@ class ViewCounts:
     joints, interpolated, never_seen, trimmed_frames: as in `ViewReport`
     reach: metres from a body's centre to its furthest joint, one of each clip
     unturned: clips whose main body never shows both shoulders
+    unframed: clips whose main body does not show what its frame follows from: what -> how many
     """
 
     joints: int = 0
@@ -31,6 +35,7 @@ class ViewCounts:
     never_seen: int = 0
     trimmed_frames: int = 0
     unturned: int = 0
+    unframed: dict[str, int] = field(default_factory=dict)
     reach: list[float] = field(default_factory=list)
 
     def add(self, other: ViewCounts) -> None:
@@ -40,6 +45,8 @@ class ViewCounts:
         self.trimmed_frames += other.trimmed_frames
         self.unturned += other.unturned
         self.reach += other.reach
+        for what, clips in other.unframed.items():
+            self.unframed[what] = self.unframed.get(what, 0) + clips
 
     def report(self) -> ViewReport:
         reach = float(np.median(self.reach)) if self.reach else 0.0
@@ -51,20 +58,22 @@ class ViewCounts:
 class Cleaner:
     """Cleans clips under one layout, clip by clip, and counts what it finds."""
 
-    def __init__(self, layout: Layout, frames: int) -> None:
-        self.layout, self.frames = layout, frames
+    def __init__(self, layout: Layout, frames: int, placement: Placement = NTU) -> None:
+        self.layout, self.frames, self.placement = layout, frames, placement
         self.counts = ViewCounts()
         self._shoulders = None  # (left, right) on the joint axis
         if all(joint in layout.joints for joint in SHOULDERS):
             self._shoulders = tuple(layout.joints.index(joint) for joint in SHOULDERS)
 
-    def clean(self, xyz: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """xyz (M, T, V, 3), seen (M, T, V) with each body seen -> (M, frames, V, 3) float64.
+    def clean(self, xyz: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, Frame]:
+        """xyz (M, T, V, 3), seen (M, T, V) with each body seen -> (M, frames, V, 3) float64, and
+        the constants of the clip's frame.
 
         Frames at either end without any body go; missing joints are interpolated over time, held
-        before the first and after the last sight; linear resampling over time; the centre joint is
-        subtracted per frame and body; then all is turned about y by one angle, that which lays
-        the main body's shoulders along x in the first frame that shows both.
+        before the first and after the last sight; linear resampling over time; then the placement.
+        Of "ntu" the centre joint is subtracted per frame and body; then all is turned about y by
+        one angle, that which lays the main body's shoulders along x in the first frame that shows
+        both.
 
         One angle for all bodies and frames keeps turns as motion and the bodies' angle to one
         another. Resampling comes before the rest, which is linear in each frame, as it leaves less.
@@ -74,6 +83,8 @@ class Cleaner:
         if np.abs(xyz if whole else xyz[seen]).max() > _FURTHEST:
             raise InputError("coordinates too large for float32")
         self.counts.joints += seen.size
+        if self.placement != NTU:
+            return self._place(self._fill(xyz, seen))
         across = self._across(xyz, seen)
         if whole:
             xyz = resample(xyz.astype(np.float64), self.frames)
@@ -82,11 +93,28 @@ class Cleaner:
             xyz = self._mend(xyz, seen)
         if across is not None:
             turn(xyz, *across)
+        self._count_reach(xyz)
+        return xyz, Frame(np.eye(3), np.zeros(3))
+
+    def _count_reach(self, xyz: np.ndarray) -> None:
         self.counts.reach.append(math.sqrt(np.einsum("...i,...i", xyz, xyz).max()))
-        return xyz
+
+    def _place(self, clip: Filled) -> tuple[np.ndarray, Frame]:
+        """Any other placement; the first body is the main one."""
+        xyz, frame = self.placement.place(clip, self.layout, self.frames)
+        if frame.lacking:
+            self.counts.unframed[frame.lacking] = self.counts.unframed.get(frame.lacking, 0) + 1
+        about = center_bodies(xyz, clip.ever, self.layout.center_index)
+        self._count_reach(about * frame.scale)
+        return xyz, frame
 
     def _mend(self, xyz: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """Trimmed, filled, resampled and centred."""
+        xyz, _, ever = self._fill(xyz, seen)
+        return center_bodies(resample(xyz, self.frames), ever, self.layout.center_index)
+
+    def _fill(self, xyz: np.ndarray, seen: np.ndarray) -> Filled:
+        """Trimmed and filled."""
         there = np.flatnonzero(seen.any(axis=(0, 2)))
         kept = slice(there[0], there[-1] + 1)
         gone = seen.size
@@ -97,26 +125,13 @@ class Cleaner:
         self.counts.trimmed_frames += gone // ever.size
         self.counts.never_seen += int((~ever).sum())
         self.counts.interpolated += int((~seen & ever[:, None]).sum())
-        xyz = fill_gaps(xyz.astype(np.float64), seen)
-        return center_bodies(resample(xyz, self.frames), ever, self.layout.center_index)
+        return Filled(fill_gaps(xyz.astype(np.float64), seen), seen, ever)
 
     def _across(self, xyz: np.ndarray, seen: np.ndarray) -> tuple[float, float] | None:
         """(x, z) of the main body from its left to its right shoulder, of length 1; see `clean`."""
         if self._shoulders is None:
             return None
-        left, right = self._shoulders
-        for seen_now, now in zip(seen[0], xyz[0], strict=True):
-            if seen_now[left] and seen_now[right]:
-                x, _, z = (now[right].astype(float) - now[left]).tolist()
-                length = math.hypot(x, z)
-                if length >= _SHORTEST:
-                    return x / length, z / length
-        self.counts.unturned += 1
-        return None
-
-
-def turn(xyz: np.ndarray, cos: float, sin: float) -> None:
-    """Turn (..., 3) about y, in place, so that the direction (x, z) = (cos, sin) becomes (1, 0)."""
-    x, z = xyz[..., 0].copy(), xyz[..., 2]
-    xyz[..., 0] = cos * x + sin * z
-    xyz[..., 2] = cos * z - sin * x
+        sides = (np.where(seen[0, :, [j]].T, xyz[0, :, j], np.nan) for j in self._shoulders)
+        line = shoulder_line(*sides)  # of (T, 3) each
+        self.counts.unturned += line is None
+        return line

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from msclr.data.prepare.clean import center_bodies, seen_joints
+from msclr.data.derive import Derivation, derive_clips
+from msclr.data.prepare._place import Placement
+from msclr.data.prepare.clean import seen_joints
 from msclr.data.prepare.ntu.bodies import BodyCounts, BodyRules, choose_bodies
 from msclr.data.prepare.ntu.cleaner import Cleaner, ViewCounts
 from msclr.data.skeleton import Skeleton
+from msclr.data.skeleton.frame import Frame
 from msclr.layouts.layout import Layout
 
 
@@ -20,7 +23,8 @@ class Settings:
     """How every clip is prepared. It travels to the processes that do so.
 
     poses: layout name -> what has `layout` and `read(name)` as `PoseFolder`
-    derived: layout name -> (the layout, its matrix (V_target, V_kinect))
+    derived: layout name -> how it follows from the Kinect's
+    placement: the frame and the size of the clips
     """
 
     kinect: Layout
@@ -29,13 +33,14 @@ class Settings:
     rules: BodyRules
     poses: Mapping[str, Any]
     keep_absent: bool
-    derived: Mapping[str, tuple[Layout, np.ndarray]]
+    derived: Mapping[str, Derivation]
+    placement: Placement
 
     @property
     def layouts(self) -> dict[str, Layout]:
         """Of all views, in the order of the data set."""
         poses = {name: source.layout for name, source in self.poses.items()}
-        derived = {name: layout for name, (layout, _) in self.derived.items()}
+        derived = {name: each.target for name, each in self.derived.items()}
         return {self.kinect.name: self.kinect} | poses | derived
 
 
@@ -49,7 +54,7 @@ class ClipPreparer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._cleaners = {
-            name: Cleaner(layout, settings.frames)
+            name: Cleaner(layout, settings.frames, settings.placement)
             for name, layout in settings.layouts.items()
             if name not in settings.derived
         }
@@ -61,8 +66,9 @@ class ClipPreparer:
     def view_counts(self) -> dict[str, ViewCounts]:
         return {name: cleaner.counts for name, cleaner in self._cleaners.items()}
 
-    def prepare(self, name: str, skeleton: Skeleton) -> dict[str, np.ndarray]:
-        """Layout name -> (m, frames, V, 3) float64 metres, the most moving of m >= 1 bodies first.
+    def prepare(self, name: str, skeleton: Skeleton) -> dict[str, tuple[np.ndarray, Frame]]:
+        """Layout name -> (m, frames, V, 3) float64, the most moving of m >= 1 bodies first, and the
+        constants of the clip's frame.
 
         A body that the poses of a layout lack is dropped from all layouts, or 0 under that layout
         (`keep_absent`). Raises Dropped, and InputError for poses that cannot be read.
@@ -79,9 +85,11 @@ class ClipPreparer:
         views = {kinect: self._cleaners[kinect].clean(chosen.xyz[kept], chosen.seen[kept])}
         for layout, (people, body) in poses.items():
             views[layout] = self._clean_poses(layout, people, body[kept])
-        for layout, (target, matrix) in settings.derived.items():
-            ever = chosen.seen[kept].any(axis=1)
-            views[layout] = derive(matrix, views[kinect], ever, target.center_index)
+        ever = chosen.seen[kept].any(axis=1)
+        for layout, (_, target, matrix) in settings.derived.items():
+            xyz, frame = views[kinect]
+            center = target.center_index if settings.placement.centred else None
+            views[layout] = derive_clips(matrix, xyz, ever, center), frame
         return views
 
     def _poses(self, name: str, xyz: np.ndarray, seen: np.ndarray):
@@ -110,23 +118,13 @@ class ClipPreparer:
             found[layout] = people, body
         return found, kept
 
-    def _clean_poses(self, layout: str, people, body: np.ndarray) -> np.ndarray:
+    def _clean_poses(self, layout: str, people, body: np.ndarray) -> tuple[np.ndarray, Frame]:
         cleaner = self._cleaners[layout]
         frames, joints = self._settings.frames, cleaner.layout.num_joints
         xyz = np.zeros((len(body), frames, joints, 3))
-        there = body >= 0
+        there, frame = body >= 0, Frame(np.eye(3), np.zeros(3))
         self.absent_views[layout] += int((~there).sum())
         if there.any():
             raw = people[body[there]]
-            xyz[there] = cleaner.clean(raw, seen_joints(raw))
-        return xyz
-
-
-def derive(matrix: np.ndarray, xyz: np.ndarray, ever: np.ndarray, center: int) -> np.ndarray:
-    """Joints that are fixed combinations of others: (M, T, V, 3) -> (M, T, V', 3), centred anew.
-
-    ever: (M, V), which joints are seen at all. A joint that needs another comes out as 0, at the
-    centre, as `center_bodies` has it.
-    """
-    without = ~ever @ (matrix != 0).T  # (M, V')
-    return center_bodies(matrix @ xyz, ~without, center)
+            xyz[there], frame = cleaner.clean(raw, seen_joints(raw))
+        return xyz, frame

@@ -9,8 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from msclr import layouts as layout_registry
+from msclr.data.derive import derivations
 from msclr.data.prepare._inputs import check_count
 from msclr.data.prepare._left_out import MOST_LEFT_OUT
+from msclr.data.prepare._place import choose_placement
 from msclr.data.prepare.ntu.bodies import BodyRules
 from msclr.data.prepare.ntu.chunks import ChunkReport, load_chunk
 from msclr.data.prepare.ntu.clips import Settings
@@ -26,6 +28,7 @@ from msclr.data.prepare.ntu.report import NtuReport, absent_groups, faults
 from msclr.data.prepare.ntu.sources import ClipFile, find_clips
 from msclr.data.prepare.ntu.work import WorkFolder
 from msclr.data.prepare.ntu.workers import make_chunks
+from msclr.data.skeleton.frame import Frame
 from msclr.data.store import SPLITS, StoreWriter, require_free
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
@@ -42,7 +45,9 @@ def prepare_ntu(
     protocol: Literal["xsub", "xview", "xset"],
     poses: Mapping[str | Layout, Any] | None = None,
     absent_poses: Literal["drop", "keep"] = "drop",
-    derive: Sequence[str] = (),
+    derive: Sequence[str | Layout] = (),
+    frame: str = "ntu",
+    size: str | None = None,
     frames: int = 50,
     bodies: int = 2,
     rules: BodyRules = BodyRules(),  # noqa: B008 - frozen
@@ -64,6 +69,8 @@ def prepare_ntu(
     absent_poses: what becomes of clips, and of bodies, that the poses of some layout lack: "drop"
         them from all layouts, or "keep" them, 0 under that layout.
     derive: layouts to be computed from the Kinect's joints (`msclr.layouts.derive`).
+    frame, size: see `prepare_arrays`; the main body is the one that moves most. The frame of
+        published figures, and the default, is "ntu": steps 3 and 4 below.
     frames: T of the prepared clips. bodies: M, how many are kept at most.
     rules: how ids of one person are joined and ghosts are told (`BodyRules`).
     name: of the data set, the folder's if not given.
@@ -92,7 +99,8 @@ def prepare_ntu(
     out = as_path(out)
     require_free(out)
     check_protocol(dataset, protocol)
-    settings = _settings(frames, bodies, rules, poses or {}, absent_poses, derive)
+    placement = (frame, size)
+    settings = _settings(frames, bodies, rules, poses or {}, absent_poses, derive, placement)
     workers = _cores() if workers is None else check_count(workers, "workers")
     report = NtuReport(
         out=str(out),
@@ -102,6 +110,8 @@ def prepare_ntu(
         dataset=dataset,
         protocol=protocol,
         derived=list(settings.derived),
+        frame=settings.placement.frame,
+        size_by=settings.placement.size,
         unpaired=[name for name, layout in settings.layouts.items() if not layout.mirror_pairs],
     )
     clips = _select(find_clips(skeletons), report)
@@ -122,6 +132,9 @@ def prepare_ntu(
             frames=settings.frames,
             bodies=settings.bodies,
             source=f"{dataset} {protocol}",
+            frame=settings.placement.frame,
+            size_by=settings.placement.size,
+            derived_from=dict.fromkeys(settings.derived, KINECT),
         ) as writer:
             _write_chunks(work, report, writer)
             writer.finish(report.to_dict())
@@ -137,7 +150,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _settings(frames, bodies, rules, poses, absent_poses, derive) -> Settings:
+def _settings(frames, bodies, rules, poses, absent_poses, derive, placement) -> Settings:
     if absent_poses not in ("drop", "keep"):
         raise InputError(f"absent_poses is {absent_poses!r}; choose 'drop' or 'keep'")
     kinect = layout_registry.get(KINECT)
@@ -151,11 +164,7 @@ def _settings(frames, bodies, rules, poses, absent_poses, derive) -> Settings:
         if source.layout != layout:
             raise InputError(f"poses for {layout.name} are of layout {source.layout.name}")
         sources[layout.name] = source
-    derived = {}
-    for target in map(layout_registry.get, derive):
-        from msclr.layouts.derive import derivation
-
-        derived[target.name] = target, np.asarray(derivation(kinect, target), np.float64)
+    derived = derivations(derive, {kinect.name: kinect})
     names = [kinect.name, *sources, *derived]
     if len(set(names)) < 1 + len(poses) + len(derive):
         raise InputError(f"a layout is asked for twice, in {', '.join(names)}; give each once")
@@ -167,6 +176,7 @@ def _settings(frames, bodies, rules, poses, absent_poses, derive) -> Settings:
         poses=sources,
         keep_absent=absent_poses == "keep",
         derived=derived,
+        placement=choose_placement(*placement, "xyz", [kinect])[0],
     )
 
 
@@ -215,14 +225,15 @@ def _write_chunks(work: WorkFolder, report: NtuReport, writer: StoreWriter) -> N
     total = ChunkReport()
     labels = {split: [] for split in SPLITS}
     for chunk in work.chunks:
-        part, views = load_chunk(chunk.path, writer.layouts)
+        part, views, constants = load_chunk(chunk.path, writer.layouts)
         total.add(part)
         for row, (text, people) in enumerate(zip(part.names, part.people, strict=True)):
             clip = parse_name(text)
             split = split_of(clip, report.dataset, report.protocol)
             clip_views = {layout: xyz[row] for layout, xyz in views.items()}
             there = np.arange(report.bodies) < people
-            writer.add(split, clip_views, there, clip.action - 1, text)
+            placed = {layout: Frame.from_row(rows[row]) for layout, rows in constants.items()}
+            writer.add(split, clip_views, there, clip.action - 1, text, placed)
             labels[split].append(clip.action - 1)
     if not total.names:
         raise InputError(f"none of the {total.clips:,} clips shows a body; nothing is written")
@@ -246,4 +257,5 @@ def _count(total: ChunkReport, labels: Mapping[str, list[int]], report: NtuRepor
     report.body_counts, report.surplus_bodies = total.bodies, total.bodies.surplus
     report.unmatched_bodies = total.unmatched
     report.views = {layout: counts.report() for layout, counts in total.views.items()}
+    report.unframed_clips = {layout: counts.unframed for layout, counts in total.views.items()}
     report.unturned = {layout: counts.unturned for layout, counts in total.views.items()}

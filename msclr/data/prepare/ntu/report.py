@@ -21,6 +21,8 @@ class NtuReport(PrepareReport):
     no_poses: layout -> clips that were dropped as it has no poses of them
     absent_views: layout -> bodies that are kept, 0 under that layout, which has no poses of them
     unturned: layout -> clips whose main body never shows both shoulders, left as they stand
+    unframed_clips: layout -> what the main bodies of clips that keep their axes do not show -> how
+        many such clips
     derived: the layouts computed from the Kinect's joints
     people: clips by how many bodies they have, from 1 on
     body_counts: what the rules for bodies did
@@ -37,6 +39,7 @@ class NtuReport(PrepareReport):
     no_poses: dict[str, list[str]] = field(default_factory=dict)
     absent_views: dict[str, int] = field(default_factory=dict)
     unturned: dict[str, int] = field(default_factory=dict)
+    unframed_clips: dict[str, dict[str, int]] = field(default_factory=dict)
     derived: list[str] = field(default_factory=list)
     people: list[int] = field(default_factory=list)
     body_counts: BodyCounts = field(default_factory=BodyCounts)
@@ -107,6 +110,11 @@ class NtuReport(PrepareReport):
         for layout, count in self.unturned.items():
             if count:
                 lines.append(f"{layout}: {count:,} clips not turned, no shoulders in sight")
+        lines += [
+            f"{layout}: {count:,} clips keep their axes and unit: no {what} in sight"
+            for layout, reasons in self.unframed_clips.items()
+            for what, count in reasons.items()
+        ]
         if self.derived:
             lines.append(f"{', '.join(self.derived)}: computed from the Kinect's joints")
         return lines

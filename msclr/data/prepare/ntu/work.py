@@ -97,8 +97,9 @@ def _fingerprint(clips: Sequence[ClipFile], settings: Settings) -> str:
         "rules": vars(settings.rules),
         "keep_absent": settings.keep_absent,
         "derived": {
-            name: _digest(matrix.tobytes()) for name, (_, matrix) in settings.derived.items()
+            name: _digest(each.matrix.tobytes()) for name, each in settings.derived.items()
         },
+        "placement": vars(settings.placement),
         "poses": {name: _digest(_pickled(name, poses)) for name, poses in settings.poses.items()},
     }
     return _digest(json.dumps(content).encode())
