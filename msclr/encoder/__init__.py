@@ -1,0 +1,7 @@
+"""Frozen encoders for clips of one's own: `msclr.load`."""
+
+from msclr.encoder.encoder import Encoder
+from msclr.encoder.load import load
+from msclr.encoder.routes import ROUTES, Route
+
+__all__ = ["ROUTES", "Encoder", "Route", "load"]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from msclr.data.derive import derive_clips
-from msclr.encoder.attach import attach
 from msclr.encoder.features import BATCH, encode
 from msclr.errors import InputError
 from msclr.layouts import Layout
@@ -78,8 +77,9 @@ def choose_route(known: Mapping[str, Layout], layout: Layout, route: str = "auto
             continue  # such a layout can still be attached to, if another has landmarks
     if not targets:
         raise InputError(
-            f"the encoder knows {', '.join(known)}, whose landmarks cannot be told, so {layout.name} "
-            "has no route to it; register that layout with [landmarks] (docs/layouts.md)"
+            f"the landmarks of {', '.join(known)}, which the encoder knows, cannot be told, so "
+            f"{layout.name} has no route to it; register that layout with [landmarks] "
+            "(docs/layouts.md)"
         )
     passage = closest(source, targets)
     kind = _measured(passage) if route == "auto" else route

@@ -32,6 +32,10 @@ class Run:
     units: str | None = None
     size: dict[str, float | None] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
+    frame: str = "camera"
+    size_by: str = "none"
+    frames: int | None = None
+    body_slots: int | None = None  # M of the prepared clips
 
     @property
     def kind(self) -> str:
@@ -42,18 +46,19 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
     """Open the checkpoint of a run's folder.
 
     Args:
-        folder: what :func:`msclr.training.pretrain` wrote.
+        folder: what :func:`msclr.training.pretrain` wrote, or a checkpoint in it.
         random: leave the weights as they are drawn at initialisation, for comparison.
         device: "cpu", "cuda" or "auto"; None for the recipe's.
 
     Raises:
         InputError: no run there, or a damaged checkpoint.
     """
-    folder = as_path(folder)
-    if not folder.is_dir():
-        raise InputError(f"no run at {folder}: there is no such folder")
-    state = load_checkpoint(folder / CHECKPOINT)
-    recipe = make_recipe(state["recipe"], source=str(folder / CHECKPOINT))
+    path = as_path(folder)
+    if not path.exists():
+        raise InputError(f"no run at {path}: there is no such folder")
+    path = path / CHECKPOINT if path.is_dir() else path
+    folder, state = path.parent, load_checkpoint(path)
+    recipe = make_recipe(state["recipe"], source=str(path))
     target = pick_device(device or recipe.device)
     torch.manual_seed(recipe.seed)
     layouts = [Layout.from_dict(x, source=str(folder)) for x in state["layouts"].values()]
@@ -76,4 +81,8 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
         units=state.get("units"),
         size=state.get("size") or {},
         checksums=state.get("data_checksums") or {},
+        frame=state.get("frame", "camera"),
+        size_by=state.get("size_by", "none"),
+        frames=state.get("frames"),
+        body_slots=state.get("bodies"),
     )

@@ -113,13 +113,12 @@ class Layout:
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, rules: bool = False) -> dict[str, Any]:
         """All fields as strings and lists, ready for JSON; `from_dict` reads them back.
 
-        Without `landmarks` and `derived`: data sets and checkpoints keep what they were made with,
-        and joints are derived before that.
+        rules: also `landmarks` and `derived`, if there are any.
         """
-        return {
+        fields = {
             "name": self.name,
             "joints": list(self.joints),
             "bones": [list(bone) for bone in self.bones],
@@ -128,6 +127,10 @@ class Layout:
             "flip": [list(pair) for pair in self.mirror_pairs],
             "outside_graph": [list(bone) for bone in self.outside_graph],
         }
+        for key in ("landmarks", "derived") if rules else ():
+            if kept := getattr(self, key):
+                fields[key] = {name: dict(weights) for name, weights in kept}
+        return fields
 
     def __repr__(self) -> str:
         return (
