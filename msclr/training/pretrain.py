@@ -265,10 +265,14 @@ class Pretraining:
         store = self.dataset.store
         state = {
             "recipe": asdict(self.recipe),
-            "layouts": {name: x.to_dict() for name, x in self.dataset.layouts.items()},
+            "layouts": {name: x.to_dict(True) for name, x in self.dataset.layouts.items()},
             "coordinates": store.coordinates,
             "units": store.meta.get("units", COORDINATES[store.coordinates]),
             "size": dict(store.size),
+            "frame": store.frame,
+            "size_by": store.size_by,
+            "frames": store.frames,
+            "bodies": store.bodies,
             "data_checksums": dict(store.meta["checksums"]),
             "step": step,
             "method": self.method.state_dict(),
