@@ -100,10 +100,10 @@ def qualification_is_on() -> bool:
 
 
 def family_of(device: torch.device, dtype: torch.dtype) -> str:
-    """The family that a call's dtype is of; verdicts are kept for each."""
+    """The family that a call's dtype is of, for each of which there are verdicts; or ""."""
     if dtype == torch.float32 and device.type == "cuda" and tf32():
         return "tf32"
-    return _FAMILY_OF.get(dtype, "half")
+    return _FAMILY_OF.get(dtype, "")
 
 
 def tf32() -> bool:

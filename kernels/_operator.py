@@ -21,8 +21,6 @@ from torch.autograd import forward_ad
 from msclr.kernels import _choice
 from msclr.kernels._backend import backends, device_types, has_triton, load_library
 
-OPERATORS: dict[str, Operator] = {}  # every one that is declared, by its name
-
 
 def define(
     name: str,
@@ -104,7 +102,6 @@ class Operator:
         self.backends = {b: run for b, run in backends.items() if usable.get(b, load_library())}
         self._orders: dict[Any, tuple] = _choice.remembers({})
         self._named: dict[tuple[str, str], Callable] = {}
-        OPERATORS[name] = self
 
     def __call__(self, backend: str | None, arguments: tuple) -> Any:
         """Run the named backend, or the one that is chosen for these arguments."""
@@ -192,13 +189,14 @@ class _Spec(NamedTuple):
     keeps: tuple[str, ...]
     forgets: Callable[[dict[str, bool]], tuple[str, ...]]
 
-    def fake_backward(self, *given: Any) -> tuple[Tensor, ...]:
+    def fake_backward(self, *given: Any) -> Any:
         arguments = dict(zip(self.arguments, given[self.differentiable :], strict=False))
         wanted = given[-len(self.gradients) :]
-        return tuple(
+        found = tuple(
             like(arguments[name]) if want and arguments[name] is not None else given[0].new_empty(0)
             for (name, like), want in zip(self.gradients.items(), wanted, strict=True)
         )
+        return found if len(found) > 1 else found[0]
 
     def save(self, ctx: Any, inputs: tuple, output: Any) -> None:
         results = dict(zip(self.results, output, strict=True)) if self.keeps else {}
@@ -221,9 +219,10 @@ class _Spec(NamedTuple):
         kept = [number if tensor is None else tensor for tensor, number in pairs]
         return [*kept, *self._wanted(ctx).values()]
 
-    def spread(self, ctx: Any, found: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    def spread(self, ctx: Any, found: Any) -> tuple[Tensor | None, ...]:
         """The gradients as autograd wants them, one for each argument."""
         wanted = self._wanted(ctx)
+        found = found if isinstance(found, tuple | list) else (found,)  # an operator's only result
         named = {n: g for n, g in zip(self.gradients, found, strict=True) if wanted[n]}
         return tuple(named.get(name) for name in self.arguments)
 

@@ -21,6 +21,7 @@ from typing import IO, Any
 from msclr.kernels._qualify.store import Verdict
 
 MARK = "msclr-qualify "
+_PROGRAM = "msclr.kernels._qualify.child"
 _LOOK = 0.2  # seconds between looks at whether everything is to stop
 _MOST_PROCESSES = 8
 _LAST_SECONDS = 5.0  # for a process to end once it has said everything
@@ -93,7 +94,7 @@ class _Trial:
 
     def _run_process(self, families: list[str]) -> None:
         self.at = None
-        command = [sys.executable, "-m", "msclr.kernels._qualify.child"]
+        command = [sys.executable, "-m", _PROGRAM]
         command.append(json.dumps({**self.spec, "families": families}))
         with tempfile.TemporaryFile() as errors:
             try:
@@ -119,19 +120,17 @@ class _Trial:
         threading.Thread(target=_read, args=(stream, lines), daemon=True).start()
         heard = time.monotonic()
         while True:
-            try:
+            with suppress(queue.Empty):
                 line = lines.get(timeout=_LOOK)
-            except queue.Empty:
-                now = time.monotonic()
-                if self.stop.is_set() or now >= self.deadline:
-                    return "time"
-                if now - heard >= self.limits.stall:
-                    return "hung"
-                continue
-            if not line:
-                return ""
-            heard = time.monotonic()
-            self._take(line.decode(errors="replace"))
+                if not line:
+                    return ""
+                heard = time.monotonic()
+                self._take(line.decode(errors="replace"))
+            now = time.monotonic()
+            if self.stop.is_set() or now >= self.deadline:
+                return "time"
+            if now - heard >= self.limits.stall:
+                return "hung"
 
     def _take(self, line: str) -> None:
         start = line.find(MARK)  # a kernel may have printed something before it

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from msclr.kernels._qualify.store import Verdict
 
 if TYPE_CHECKING:
-    from msclr.kernels._qualify.prepare import Row
+    from msclr.kernels._qualify.verdicts import Row
 
 
 def leads() -> bool:

@@ -14,7 +14,7 @@ from msclr.kernels._choice import FAMILIES
 from msclr.kernels._qualify import children, store
 from msclr.kernels._qualify.children import Job, Limits
 from msclr.kernels._qualify.judge import in_dtype
-from msclr.kernels._qualify.machine import Machine, describe, sources_of, takes_gpu_backends
+from msclr.kernels._qualify.machine import describe, sources_of, takes_gpu_backends
 from msclr.kernels._qualify.ranks import agreed, leads
 from msclr.kernels._qualify.store import Key, Verdict
 from msclr.kernels._qualify.subjects import SUBJECTS, Subject
@@ -49,20 +49,18 @@ def usual_families(device: torch.device) -> tuple[str, ...]:
 def rows_of(
     device: torch.device,
     families: Sequence[str],
-    machine: Machine | None = None,
-    subjects: Mapping[str, Subject] = SUBJECTS,
 ) -> list[Row]:
     """All keys of a device with what is known of them; nothing is tried."""
     if not takes_gpu_backends(device):
         return []
-    machine = machine or describe(device)
+    machine = describe(device)
     here = [
         name
         for name in NAMES
         if name != "reference" and device.type in device_types(name) and not backends()[name]
     ]
     rows = []
-    for where, subject in subjects.items():
+    for where, subject in SUBJECTS.items():
         for name in subject.run.backends:
             if name == "reference" or (name in NAMES and name not in here):
                 continue
