@@ -25,9 +25,9 @@ class AimCLR(SkeletonCLR):
 
     def forward(self, batch: Batch) -> StepOutput:
         keys = self._keys(batch)
-        query = self.query(batch.query)  # (R, E)
-        extreme, dropped = self.query(batch.extreme, drop=True)
-        queries = torch.stack([query, extreme, dropped])  # (3, R, E)
+        query = self.query.features(batch.query)  # (R, D)
+        extreme, dropped = self.query.features(batch.extreme, drop=True)
+        queries = self.query.project(torch.stack([query, extreme, dropped]))  # (3, R, E)
         queries, positives = self._pair_up(queries, keys, batch.layouts_per_clip)
         out = kernels.info_nce(
             queries,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,8 +17,8 @@ class View(NamedTuple):
     """Clips under one layout."""
 
     x: Tensor  # (n, C, T, V, M)
-    rows: Tensor  # (n,) which rows of the batch they are
-    bodies: Tensor | None = None  # (n, M) bool, which are present
+    rows: Tensor  # (n,) which rows of the batch they are; on the CPU, or the host waits for them
+    bodies: Tensor | None = None  # (n, M) bool, which are present; the same
 
 
 class Batch(NamedTuple):
@@ -51,18 +52,38 @@ class Embedder(nn.Module):
         self, views: Mapping[str, View], drop: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Embeddings (R, E) in row order, float32 or wider; with ``drop`` a pair, see STGCN."""
-        features = self.encoder(
+        if not drop:
+            return self.project(self.features(views))
+        kept, dropped = self.features(views, drop=True)
+        return self.project(kept), self.project(dropped)
+
+    def features(
+        self, views: Mapping[str, View], drop: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The encoder's features (R, D) in row order; with ``drop`` a pair."""
+        found = self.encoder(
             {name: view.x for name, view in views.items()},
             bodies={n: view.bodies for n, view in views.items() if view.bodies is not None},
             drop=drop,
         )
-        order = torch.cat([view.rows for view in views.values()]).argsort()
+        rows = [view.rows for view in views.values()]
         if not drop:
-            return self._project(features, order)
-        return self._project(features[0], order), self._project(features[1], order)
+            return _in_order(found, rows)
+        return _in_order(found[0], rows), _in_order(found[1], rows)
 
-    def _project(self, features: Mapping[str, Tensor], order: Tensor) -> Tensor:
-        z = self.head(torch.cat(list(features.values()))[order])  # (R, E)
+    def project(self, features: Tensor) -> Tensor:
+        """Unit vectors (.., E) of features (.., D)."""
+        z = self.head(features)
         if z.dtype in (torch.float16, torch.bfloat16):
             z = z.float()
-        return F.normalize(z, dim=1)
+        return F.normalize(z, dim=-1)
+
+
+def _in_order(features: Mapping[str, Tensor], rows: list[Tensor]) -> Tensor:
+    """The layouts' features in the order of their rows; rows are known to the host."""
+    found = list(features.values())
+    together = found[0] if len(found) == 1 else torch.cat(found)
+    order = np.concatenate([part.cpu().numpy() for part in rows]).argsort()
+    if (order == np.arange(len(order))).all():
+        return together
+    return together.index_select(0, torch.from_numpy(order).to(together.device))

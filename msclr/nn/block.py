@@ -11,6 +11,7 @@ from msclr.kernels import PackedRows
 from msclr.nn.fused import TEMPORAL_KERNEL, BlockParts, can_fuse, run_fused
 from msclr.nn.graph_conv import Graph, GraphConv
 from msclr.nn.norm import BatchNorm
+from msclr.nn.operands import Operands, advance, operands_of_block
 
 
 class STGCNBlock(nn.Module):
@@ -19,7 +20,8 @@ class STGCNBlock(nn.Module):
     Called as ST-GCN's block, ``block(x, A) -> (y, A)`` with x (N, C_in, T, V); or with
     :class:`~msclr.kernels.PackedRows` of several layouts and as many graphs: batch statistics are
     then over all of them together. Where the compiled operators can, a block runs as one of them,
-    and its dropout is drawn from ``seed``.
+    and its dropout is drawn from ``seed``. An encoder that knows that all its blocks can passes
+    their :class:`~msclr.nn.operands.Operands` in place of the graphs.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class STGCNBlock(nn.Module):
 
     def forward(self, x: Tensor | PackedRows, A, seed: Tensor | None = None, number: int = 0):
         """y and A as they came; ``number`` sets the dropout of blocks of one seed apart."""
+        if isinstance(A, Operands):
+            return run_fused(self.parts(), x, A, seed, number), A
         if isinstance(x, PackedRows):
             return self._forward(x, A, seed, number), A
         packed = self._forward(PackedRows.of([x]), [A], seed, number)
@@ -56,18 +60,28 @@ class STGCNBlock(nn.Module):
     def _forward(
         self, x: PackedRows, graphs: Sequence[Tensor | Graph], seed: Tensor | None, number: int
     ) -> PackedRows:
-        parts = self._parts()
-        if can_fuse(self, parts, x.rows, graphs):
-            return run_fused(parts, x, graphs, seed, number)
-        groups = x.groups()
-        h = [self.gcn(part, graph)[0] for part, graph in zip(groups, graphs, strict=True)]
-        h = [self.tcn(F.relu(part)) for part in self.gcn_norm(h)]
-        h = [self.dropout(part) for part in self.tcn_norm(h)]
-        if self.residual is not None:
-            h = [a + b for a, b in zip(h, self.residual(groups), strict=True)]
-        return PackedRows.of([F.relu(part) for part in h])
+        parts = self.parts()
+        if not can_fuse(self, parts, x.rows, graphs):
+            return self._run_modules(x, graphs)
+        operands = operands_of_block(graphs, parts.norms)
+        y = run_fused(parts, x, operands, seed, number)
+        advance([parts.norms], operands.moments)
+        return y
 
-    def _parts(self) -> BlockParts:
+    def _run_modules(self, x: PackedRows, graphs: Sequence[Tensor | Graph]) -> PackedRows:
+        """One after the other: convolutions per layout, all else on the rows of all of them."""
+        h = PackedRows.of(
+            [self.gcn(part, graph)[0] for part, graph in zip(x.groups(), graphs, strict=True)]
+        )
+        h = h._replace(rows=F.relu(self.gcn_norm(h.rows)))
+        h = PackedRows.of([self.tcn(part) for part in h.groups()])
+        y = self.dropout(self.tcn_norm(h.rows))
+        if self.residual is not None:
+            y = y + self.residual(x)
+        return h._replace(rows=F.relu(y))
+
+    def parts(self) -> BlockParts:
+        """The modules as the fused operator's."""
         residual = self.residual
         projects = residual is not None and residual.conv is not None
         return BlockParts(
@@ -100,7 +114,8 @@ class _Residual(nn.Module):
         else:
             self.conv = None
 
-    def forward(self, groups: list[Tensor]) -> list[Tensor]:
+    def forward(self, x: PackedRows) -> Tensor:
         if self.conv is None:
-            return groups
-        return self.norm([self.conv(x[:, :, :: self.stride]) for x in groups])
+            return x.rows
+        parts = [self.conv(part[:, :, :: self.stride]) for part in x.groups()]
+        return self.norm(PackedRows.of(parts).rows)

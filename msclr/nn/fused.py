@@ -17,6 +17,7 @@ from msclr import kernels
 from msclr.kernels import PackedRows
 from msclr.nn.graph_conv import Graph
 from msclr.nn.norm import BatchNorm
+from msclr.nn.operands import Operands
 
 TEMPORAL_KERNEL = 9
 _NO_COMPILED = kernels.backends()["cpu"]
@@ -173,30 +174,28 @@ def _alike(tensor: Tensor, x: Tensor) -> bool:
 def run_fused(
     parts: BlockParts,
     x: PackedRows,
-    graphs: Sequence[Tensor | Graph],
+    operands: Operands,
     seed: Tensor | None = None,
     number: int = 0,
 ) -> PackedRows:
-    """y, and the running statistics moved on."""
+    """y; in training ``operands.moments`` gets what running statistics move to, see advance()."""
     norms = parts.norms
     training = norms[0].training
-    running = [b for norm in norms for b in (norm.running_mean, norm.running_var)]
     dropout = parts.dropout
     p = dropout.p if dropout is not None and dropout.training else 0.0
     if p > 0 and seed is None:
         seed = draw_seed()
-    adjacency, support = _flat(graphs)
     conv, group = parts.residual_conv, _group_of(norms[0])
     y, moments = kernels.stgcn_block(
         x,
-        adjacency,
-        support,
+        operands.adjacency,
+        operands.support,
         parts.graph_conv.weight.flatten(1),
         parts.graph_conv.bias,
         parts.time_conv.weight.squeeze(3),
         parts.time_conv.bias,
-        torch.stack([p for norm in norms for p in (norm.weight, norm.bias)]),
-        torch.stack(running),
+        operands.norms,
+        operands.running,
         partitions=parts.partitions,
         stride=parts.time_conv.stride[0],
         residual=parts.residual,
@@ -210,7 +209,7 @@ def run_fused(
         group="" if group is None else group.group_name,
     )
     if training:
-        _advance(norms, running, moments)
+        operands.moments.append(moments)
     return y
 
 
@@ -219,37 +218,9 @@ def draw_seed() -> Tensor:
     return torch.randint(2**63 - 1, ())
 
 
-@torch.no_grad()
-def _advance(norms: list[nn.Module], running: list[Tensor], moments: Tensor) -> None:
-    tracked = [norm.num_batches_tracked for norm in norms]
-    torch._foreach_add_(tracked, 1)
-    momentum = norms[0].momentum
-    if momentum is not None:
-        torch._foreach_lerp_(running, list(moments.unbind()), momentum)
-        return
-    for i, count in enumerate(tracked):  # cumulative averages
-        both = slice(2 * i, 2 * i + 2)
-        torch._foreach_lerp_(running[both], list(moments[both].unbind()), 1.0 / int(count))
-
-
 def _group_of(norm: nn.Module) -> object | None:
     """The process group that a norm's statistics are over."""
     return getattr(norm, "process_group", None)
-
-
-def _flat(graphs: Sequence[Tensor | Graph]) -> tuple[Tensor, Tensor]:
-    """The adjacencies and supports one after the other."""
-    given = [g if isinstance(g, Graph) else Graph(g) for g in graphs]
-    parts = [g.adjacency.flatten() for g in given]
-    supports = [
-        torch.ones_like(g.adjacency, dtype=torch.bool).flatten()
-        if g.support is None
-        else g.support.flatten()
-        for g in given
-    ]
-    if len(parts) == 1:
-        return parts[0], supports[0]
-    return torch.cat(parts), torch.cat(supports)
 
 
 def _has_hooks(module: nn.Module) -> bool:

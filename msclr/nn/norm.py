@@ -1,7 +1,6 @@
-"""Batch normalisation over groups of unlike joint counts, and over processes.
+"""Batch normalisation over packed rows, and over processes.
 
-Activations come as a list of groups (N_g, C, T, V_g), one a layout. Statistics are over every
-row (n, t, v) of every group, so no joint is padded and none is counted twice.
+Statistics are over each row (n, t, v) of each layout, so no joint is padded and none counts twice.
 """
 
 from __future__ import annotations
@@ -13,21 +12,17 @@ from torch import Tensor, nn
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d over a list of groups (N_g, C, T, V_g); parameters and buffers are unchanged.
+    """BatchNorm2d over packed rows (R, C), whatever layouts they are of.
 
-    ``process_group``: where set, the batch is that of all ranks of the group.
+    Parameters and buffers are unchanged. ``process_group``: where set, the batch is that of all
+    ranks of the group.
     """
 
     process_group = None
 
-    def forward(self, groups: list[Tensor]) -> list[Tensor]:
-        alone = len(groups) == 1 and self.process_group is None
-        if alone:
-            return [super().forward(groups[0])]
-        rows = torch.cat([_rows(x) for x in groups])  # (sum N_g T V_g, C)
-        rows = _normalise(self, rows)
-        parts = rows.split([x.numel() // x.shape[1] for x in groups])
-        return [_unrows(part, x) for part, x in zip(parts, groups, strict=True)]
+    def forward(self, rows: Tensor) -> Tensor:
+        """rows (R, C) -> the same shape."""
+        return _normalise(self, rows)
 
 
 class InputNorm(nn.BatchNorm1d):
@@ -53,15 +48,6 @@ def synchronise(model: nn.Module, process_group: object | None) -> None:
             module.process_group = process_group
 
 
-def _rows(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # no copy in channels_last
-
-
-def _unrows(rows: Tensor, like: Tensor) -> Tensor:
-    n, c, t, v = like.shape
-    return rows.view(n, t, v, c).permute(0, 3, 1, 2)
-
-
 def _normalise(norm: nn.modules.batchnorm._BatchNorm, rows: Tensor) -> Tensor:
     """Batch norm of rows (R, C) by the module's parameters, over processes where it says so."""
     if norm.training and norm.process_group is not None:
@@ -73,8 +59,10 @@ def _normalise(norm: nn.modules.batchnorm._BatchNorm, rows: Tensor) -> Tensor:
     momentum = norm.momentum
     if momentum is None:  # a cumulative average
         momentum = 1.0 / max(int(norm.num_batches_tracked), 1)
-    return F.batch_norm(
-        rows,
+    y = F.batch_norm(
+        # (1, C, R, 1) in channels_last memory is fastest. By these very strides: of rows.t(), whose
+        # unit dimensions have others, PyTorch 2.13 computes wrong gradients.
+        rows.reshape(1, len(rows), 1, rows.shape[1]).permute(0, 3, 1, 2),
         norm.running_mean,
         norm.running_var,
         norm.weight,
@@ -83,6 +71,7 @@ def _normalise(norm: nn.modules.batchnorm._BatchNorm, rows: Tensor) -> Tensor:
         momentum=momentum,
         eps=norm.eps,
     )
+    return y.permute(0, 2, 3, 1).reshape(rows.shape)
 
 
 def _normalise_across(norm: nn.modules.batchnorm._BatchNorm, rows: Tensor) -> Tensor:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msclr import kernels
 from msclr import layouts as layout_registry
 from msclr.kernels import PackedRows
 from msclr.layouts import Layout
-from msclr.nn.attention_drop import attention_guided_drop
+from msclr.nn.attention_drop import rescaling
 from msclr.nn.block import STGCNBlock
-from msclr.nn.fused import draw_seed
+from msclr.nn.fused import can_fuse, draw_seed
 from msclr.nn.graph_conv import Graph
 from msclr.nn.init import init_weights
 from msclr.nn.norm import InputNorm
+from msclr.nn.operands import Operands, advance, operands_of_pass
 
 STRIDES = (1, 1, 1, 1, 2, 1, 1, 2, 1, 1)
 
@@ -26,7 +30,7 @@ class _Tracks(NamedTuple):
     """The bodies of one layout that are computed."""
 
     x: Tensor  # (R, C, T, V)
-    clip: Tensor  # (R,) which clip each belongs to
+    clip: np.ndarray  # (R,) which clip each belongs to
     clips: int
 
 
@@ -131,14 +135,12 @@ class STGCN(nn.Module):
         x = {self._name_of(name): view for name, view in x.items()}
         bodies = {self._name_of(name): present for name, present in (bodies or {}).items()}
         tracks = {name: self._tracks(name, view, bodies.get(name)) for name, view in x.items()}
-        maps = self._feature_maps(tracks)
-        features = {name: self._pool(maps[name], tracks[name]) for name in maps}
+        pooled = kernels.drop_pool(self._feature_maps(tracks), drop)
+        features = _over_bodies(pooled.mean, tracks)
         if not drop:
             return features[layout] if single else features
-        dropped_maps = attention_guided_drop(list(maps.values()), self.process_group)
-        dropped = {
-            name: self._pool(m, tracks[name]) for name, m in zip(maps, dropped_maps, strict=True)
-        }
+        factor = rescaling(pooled.counts, self.process_group).to(pooled.dropped)
+        dropped = _over_bodies(pooled.dropped * factor, tracks)
         return (features[layout], dropped[layout]) if single else (features, dropped)
 
     def _name_of(self, layout: str | None) -> str:
@@ -167,23 +169,41 @@ class STGCN(nn.Module):
             raise ValueError(f"bodies must be {(clips, slots)} as x, got {tuple(bodies.shape)}")
         x = x.permute(0, 4, 2, 3, 1).flatten(0, 1)  # (N*M, T, V, C)
         if self.bodies == "all":
-            index = torch.arange(clips * slots, device=x.device)
+            index = np.arange(clips * slots)
         else:
             present = x.flatten(1).any(1) if bodies is None else bodies.flatten()
-            index = present.nonzero().squeeze(1).to(x.device)
+            index = np.flatnonzero(present.cpu().numpy())  # the host must know sizes
             if len(index) < len(x):
-                x = x.index_select(0, index)
+                x = x.index_select(0, torch.from_numpy(index).to(x.device))
         return _Tracks(x.permute(0, 3, 1, 2), index // slots, clips)
 
-    def _feature_maps(self, tracks: dict[str, _Tracks]) -> dict[str, Tensor]:
-        """The last block's output for every layout, real joints only: {name: (R, D, T', V)}."""
+    def _feature_maps(self, tracks: dict[str, _Tracks]) -> PackedRows:
+        """The last block's output, real joints only."""
         x = {name: self.input_norm[name](track.x) for name, track in tracks.items()}
         if self.padding == "paper":
             return self._padded_feature_maps(x)
         rows, seed = PackedRows.of(list(x.values())), self._draw_seed()
+        fused = self._fused_pass(list(x), rows.rows)
         for i, block in enumerate(self.blocks):
-            rows, _ = block(rows, [self._graph(name, i) for name in x], seed, i)
-        return dict(zip(x, rows.groups(), strict=True))
+            graphs = fused[i] if fused else [self._graph(name, i) for name in x]
+            rows, _ = block(rows, graphs, seed, i)
+        if fused:
+            advance(self._norms(), fused[0].moments)
+        return rows
+
+    def _fused_pass(self, names: list[str], rows: Tensor) -> list[Operands] | None:
+        """What each block needs to run as one operator; None where one of them cannot."""
+        fixed = [getattr(self, f"adjacency_{name}") for name in names]
+        importances = [
+            [self.edge_importance[name][i] for name in names] for i in range(len(self.blocks))
+        ]
+        for block, learnt in zip(self.blocks, importances, strict=True):
+            if not can_fuse(block, block.parts(), rows, [*fixed, *learnt]):
+                return None
+        return operands_of_pass(fixed, importances, self._norms())
+
+    def _norms(self) -> list[list[nn.BatchNorm2d]]:
+        return [block.parts().norms for block in self.blocks]
 
     def _draw_seed(self) -> Tensor | None:
         drops = self.training and any(block.dropout.p > 0 for block in self.blocks)
@@ -193,7 +213,7 @@ class STGCN(nn.Module):
         fixed = getattr(self, f"adjacency_{name}")
         return Graph(fixed * self.edge_importance[name][block], support=fixed != 0)
 
-    def _padded_feature_maps(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _padded_feature_maps(self, x: dict[str, Tensor]) -> PackedRows:
         """As the papers do: one batch, every layout padded with zeros to the largest."""
         largest = max(layout.num_joints for layout in self.layouts.values())
         device = next(iter(x.values())).device
@@ -211,16 +231,19 @@ class STGCN(nn.Module):
             ]
             rows, _ = block(rows, [Graph(*stacked, index, counts)], seed, i)
         parts = rows.groups()[0].split([len(v) for v in x.values()])
-        return {n: p[..., : x[n].shape[3]] for n, p in zip(x, parts, strict=True)}
-
-    @staticmethod
-    def _pool(feature_map: Tensor, tracks: _Tracks) -> Tensor:
-        """Mean over time and joints, then over the clip's bodies; 0 for a clip without any."""
-        pooled = feature_map.mean(dim=(2, 3), dtype=_at_least_float32(feature_map))  # (R, D)
-        total = pooled.new_zeros(tracks.clips, pooled.shape[1]).index_add(0, tracks.clip, pooled)
-        count = torch.bincount(tracks.clip, minlength=tracks.clips)
-        return total / count.clamp(min=1)[:, None]
+        return PackedRows.of([p[..., : v.shape[3]] for p, v in zip(parts, x.values(), strict=True)])
 
 
-def _at_least_float32(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+def _over_bodies(of_tracks: Tensor, tracks: Mapping[str, _Tracks]) -> dict[str, Tensor]:
+    """Means over each clip's bodies (N, D) by layout; 0 for a clip without any."""
+    clips = [track.clips for track in tracks.values()]
+    starts = [0, *itertools.accumulate(clips)]
+    index = np.concatenate(
+        [track.clip + start for track, start in zip(tracks.values(), starts, strict=False)]
+    )
+    share = 1.0 / np.bincount(index, minlength=starts[-1]).clip(min=1)  # (sum of N,)
+    weights = torch.from_numpy(share[index][:, None]).to(of_tracks)
+    index = torch.from_numpy(index).to(of_tracks.device)
+    means = of_tracks.new_zeros(starts[-1], of_tracks.shape[1])
+    means = means.index_add(0, index, of_tracks * weights)
+    return dict(zip(tracks, means.split(clips), strict=True))

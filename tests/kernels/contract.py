@@ -22,6 +22,8 @@ from msclr.kernels.augment import cases as augment_cases
 from msclr.kernels.augment import operator as augment
 from msclr.kernels.block import cases as block_cases
 from msclr.kernels.block import operator as block
+from msclr.kernels.drop_pool import cases as drop_pool_cases
+from msclr.kernels.drop_pool import operator as drop_pool
 from msclr.kernels.graph_conv import cases as graph_conv_cases
 from msclr.kernels.graph_conv import operator as graph_conv
 from msclr.kernels.info_nce import cases as info_nce_cases
@@ -130,6 +132,17 @@ CONTRACTS = {
             2,
             (torch.float64, torch.float32, *HALVES),
             conditioning=8.0,
+        ),
+        Contract(
+            "drop_pool",
+            drop_pool.drop_pool,
+            drop_pool_cases,
+            "odd channels, three layouts",
+            "wide",
+            lambda a, **o: kernels.drop_pool(kernels.PackedRows(*a[:2]), a.drop, **o).dropped,
+            ("x",),
+            3,
+            (torch.float64, torch.float32, *HALVES),
         ),
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""attention_guided_drop equals its formula in plain loops; masks and factors are constants."""
+"""The attention-guided drop is its formula in plain loops; masks and factors are constants."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from itertools import product
 import pytest
 import torch
 
-from msclr.nn.attention_drop import attention_guided_drop
+from msclr import kernels
+from msclr.kernels import PackedRows
+from msclr.nn.attention_drop import rescaling
 
 
 def feature_maps(dtype=torch.float64):
@@ -58,50 +60,49 @@ def scale_by_loops(groups):
     return scales, (joints - left[0], cells - left[1])
 
 
-def test_the_drop_is_its_formula_over_the_whole_batch_of_all_layouts():
-    groups = feature_maps()
-    scales, zeroed = scale_by_loops(groups)
+def pooled_drop(groups, backend=None):
+    """Means after the drop (R, C), rescaled."""
+    found = kernels.drop_pool(PackedRows.of(groups), backend=backend)
+    return found.dropped * rescaling(found.counts).to(found.dropped)
+
+
+def means(groups):
+    return torch.cat([x.mean(dim=(2, 3)) for x in groups])
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_the_drop_is_its_formula_over_the_whole_batch_of_all_layouts(backend):
+    groups = [x.requires_grad_() for x in feature_maps()]
+    scales, zeroed = scale_by_loops([x.detach() for x in groups])
     assert zeroed[0] >= 5 and zeroed[1] > 4 * zeroed[0], "joints and more than their cells"
-    wanted = [x * scale for x, scale in zip(groups, scales, strict=True)]
-    torch.testing.assert_close(attention_guided_drop(groups), wanted)
+    found = pooled_drop(groups, backend)
+    wanted = means([x * scale for x, scale in zip(groups, scales, strict=True)])
+    torch.testing.assert_close(found, wanted)
+    upstream = torch.randn_like(wanted)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, groups, upstream), torch.autograd.grad(wanted, groups, upstream)
+    )
 
 
 def test_kept_is_counted_over_all_layouts_and_not_layout_by_layout():
     groups = feature_maps()
-    together = attention_guided_drop(groups)
-    alone = [attention_guided_drop([x])[0] for x in groups]
-    for a, b in zip(together, alone, strict=True):
-        assert torch.equal(a == 0, b == 0) and not torch.allclose(a, b)
-
-
-def test_masks_and_factors_are_constants():
-    groups = [x.requires_grad_() for x in feature_maps()]
-    upstream = [torch.randn_like(x) for x in groups]
-    dropped = attention_guided_drop(groups)
-    gradients = torch.autograd.grad(dropped, groups, upstream)
-    scales, _ = scale_by_loops([x.detach() for x in groups])
-    wanted = [u * scale for u, scale in zip(upstream, scales, strict=True)]
-    torch.testing.assert_close(list(gradients), wanted)
+    together = pooled_drop(groups)
+    alone = torch.cat([pooled_drop([x]) for x in groups])
+    assert torch.equal(together == 0, alone == 0) and not torch.allclose(together, alone)
 
 
 def test_nothing_stands_out_in_a_constant_map():
     x = torch.full((2, 3, 4, 5), 7.0)
-    assert torch.equal(attention_guided_drop([x])[0], x)
+    assert torch.equal(pooled_drop([x]), means([x]))
 
 
 def test_a_layout_without_tracks_changes_nothing():
     groups = feature_maps()
-    wanted = attention_guided_drop(groups)
-    with_empty = attention_guided_drop([*groups, torch.zeros(0, 2, 4, 7, dtype=torch.float64)])
-    torch.testing.assert_close(with_empty[:2], wanted)
-    assert with_empty[2].shape == (0, 2, 4, 7)
+    with_empty = pooled_drop([*groups, torch.zeros(0, 2, 4, 7, dtype=torch.float64)])
+    torch.testing.assert_close(with_empty, pooled_drop(groups))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_maps_get_the_masks_of_float32(dtype):
+def test_half_precision_maps_get_the_drop_of_float32(dtype):
     halves = feature_maps(dtype)
-    dropped = attention_guided_drop(halves)
-    exact = attention_guided_drop([x.float() for x in halves])
-    for a, b in zip(dropped, exact, strict=True):
-        assert a.dtype == dtype and torch.equal(a == 0, b == 0)
-        torch.testing.assert_close(a.float(), b, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    assert torch.equal(pooled_drop(halves), pooled_drop([x.float() for x in halves]))

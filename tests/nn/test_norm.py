@@ -1,4 +1,4 @@
-"""BatchNorm over groups is batch norm of all rows together, and so it is over processes."""
+"""BatchNorm over packed rows is batch norm, and so it is over processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from msclr.nn import STGCN, BatchNorm, InputNorm
 from msclr.nn.norm import synchronise
 from tests.ranks import be_a_rank, run_ranks
 
-SHAPES = [(3, 4, 5, 7), (2, 4, 3, 2), (1, 4, 5, 1)]  # (N_g, C, T_g, V_g)
 STATE = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -31,31 +30,20 @@ def randomised(norm):
     return norm
 
 
-def as_rows(x):
-    """(N, C, T, V) -> (N*T*V, C), one row after the other."""
-    return torch.stack([x[n, :, t, v] for n in range(len(x))
-                        for t in range(x.shape[2]) for v in range(x.shape[3])])  # fmt: skip
-
-
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("momentum", [0.1, None])
-@pytest.mark.parametrize("shapes", [SHAPES, SHAPES[:1]])
-def test_groups_are_normalised_as_their_rows_in_one_batch(shapes, momentum, train):
+def test_rows_are_normalised_as_one_batch(momentum, train):
     norm = randomised(BatchNorm(4, momentum=momentum)).train(train)
     wanted = nn.BatchNorm1d(4, momentum=momentum).double().train(train)
     wanted.load_state_dict(norm.state_dict())
     for step in range(2):  # the second shows how running statistics go on
-        groups = [random(*s, seed=9 * step + i).requires_grad_() for i, s in enumerate(shapes)]
-        rows = torch.cat([as_rows(x) for x in groups])
-        found, expected = norm(groups), wanted(rows)
-        torch.testing.assert_close(torch.cat([as_rows(y) for y in found]), expected)
-        assert [y.shape for y in found] == [x.shape for x in groups]
+        rows = random(37, 4, seed=step).requires_grad_()
+        found, expected = norm(rows), wanted(rows)
+        torch.testing.assert_close(found, expected)
         upstream = random(*expected.shape, seed=5)
-        leaves = [*groups, norm.weight, norm.bias]
-        theirs = [*groups, wanted.weight, wanted.bias]
         torch.testing.assert_close(
-            torch.autograd.grad(torch.cat([as_rows(y) for y in found]), leaves, upstream),
-            torch.autograd.grad(expected, theirs, upstream),
+            torch.autograd.grad(found, [rows, norm.weight, norm.bias], upstream),
+            torch.autograd.grad(expected, [rows, wanted.weight, wanted.bias], upstream),
         )
     for name in STATE:
         torch.testing.assert_close(getattr(norm, name), getattr(wanted, name))
@@ -82,10 +70,10 @@ def test_input_norm_has_the_feature_order_of_st_gcn(train, momentum):
 
 @pytest.mark.parametrize("train", [True, False])
 def test_no_rows_are_no_batch(train):
-    for norm, call in ((BatchNorm(4), lambda m, x: m([x, x])), (InputNorm(12), lambda m, x: m(x))):
+    for norm, shape in ((BatchNorm(4), (0, 4)), (InputNorm(12), (0, 4, 5, 3))):
         norm = randomised(norm).train(train)
         before = copy.deepcopy(norm.state_dict())
-        call(norm, torch.zeros(0, 4, 5, 3, dtype=torch.float64))
+        norm(torch.zeros(shape, dtype=torch.float64))
         torch.testing.assert_close(norm.state_dict(), before)
 
 
@@ -98,21 +86,18 @@ A, B = "lsp_14", "umpm_15"
 def run_norms(part, group=None):
     """Values, gradients and state of both norms on a share of the batch."""
     found = {}
-    for name, norm in (("groups", BatchNorm(4)), ("input", InputNorm(8))):
+    for name, norm, shape in (
+        ("rows", BatchNorm(4), (4, 4)),
+        ("input", InputNorm(8), (4, 2, 3, 4)),
+    ):
         norm = randomised(norm)
         synchronise(norm, group)
-        shapes = [(4, 4, 5, 7), (3, 4, 3, 2)] if name == "groups" else [(4, 2, 3, 4)]
-        shares = list(zip(shapes, part, strict=False))
-        xs = [random(*s, seed=i)[p].requires_grad_() for i, (s, p) in enumerate(shares)]
-        ys = norm(xs) if name == "groups" else [norm(xs[0])]
-        ups = [random(*s, seed=7 + i)[p] for i, (s, p) in enumerate(shares)]
-        gradients = torch.autograd.grad(ys, [*xs, norm.weight, norm.bias], ups)
-        found[name] = {
-            "y": [y.detach() for y in ys],
-            "dx": list(gradients[:-2]),
-            "dw": list(gradients[-2:]),
-            "state": {key: getattr(norm, key) for key in STATE},
-        }
+        x, upstream = (random(*shape, seed=seed)[part] for seed in (0, 7))
+        x.requires_grad_()
+        y = norm(x)
+        dx, *dw = torch.autograd.grad(y, [x, norm.weight, norm.bias], upstream)
+        state = {key: getattr(norm, key) for key in STATE}
+        found[name] = {"y": y.detach(), "dx": dx, "dw": dw, "state": state}
     return found
 
 
@@ -131,7 +116,7 @@ def run_encoder(part, group=None):
 
 def run_rank(rank: int) -> dict:
     group = dist.group.WORLD
-    return run_norms(PARTS[rank], group) | {"encoder": run_encoder(PARTS[rank], group)}
+    return run_norms(PARTS[rank][0], group) | {"encoder": run_encoder(PARTS[rank], group)}
 
 
 @pytest.fixture(scope="module")
@@ -140,21 +125,21 @@ def ranks(tmp_path_factory):
     return run_ranks(__file__, 2, tmp_path_factory.mktemp("ranks"))
 
 
-def joined(ranks):
-    """The parts of a list of tensors, rank after rank."""
-    return [torch.cat(parts) for parts in zip(*ranks, strict=True)]
-
-
-@pytest.mark.parametrize("name", ["groups", "input"])
+@pytest.mark.parametrize("name", ["rows", "input"])
 def test_synchronised_norms_are_those_of_one_process(ranks, name):
-    whole = run_norms((slice(None), slice(None)))[name]
+    whole = run_norms(slice(None))[name]
     parts = [rank[name] for rank in ranks]
-    torch.testing.assert_close(joined([p["y"] for p in parts]), whole["y"])
-    torch.testing.assert_close(joined([p["dx"] for p in parts]), whole["dx"])
+    torch.testing.assert_close(torch.cat([p["y"] for p in parts]), whole["y"])
+    torch.testing.assert_close(torch.cat([p["dx"] for p in parts]), whole["dx"])
     summed = [torch.stack(g).sum(0) for g in zip(*[p["dw"] for p in parts], strict=True)]
     torch.testing.assert_close(summed, whole["dw"])
     for part in parts:
         torch.testing.assert_close(part["state"], whole["state"])
+
+
+def joined(ranks):
+    """The parts of a list of tensors, rank after rank."""
+    return [torch.cat(parts) for parts in zip(*ranks, strict=True)]
 
 
 def test_a_synchronised_encoder_and_its_drop_are_those_of_one_process(ranks):

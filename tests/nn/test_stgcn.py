@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from msclr import layouts
 from msclr.nn import STGCN, BatchNorm, STGCNBlock
@@ -84,11 +85,12 @@ def run_and_check_statistics(model, x, pad_to=None):
     for hook in hooks:
         hook.remove()
     assert len(norms) == 23, "two a block, and one more in blocks 5, 8 and 10"
-    for name, groups in {**seen, "blocks.0.gcn_norm": gcn}.items():
-        assert [g.shape[3] for g in groups] == [pad_to] if pad_to else [25, 42]
-        joints = [joint for g in groups for joint in g.unbind(3)]  # each (N, C, T)
-        rows = torch.cat([joint.transpose(0, 1).flatten(1) for joint in joints], dim=1)  # (C, R)
-        for key, batch in (("running_mean", rows.mean(1)), ("running_var", rows.var(1))):
+    assert [g.shape[3] for g in gcn] == ([pad_to] if pad_to else [25, 42])
+    tracks, frames = sum(len(g) * g.shape[3] for g in gcn), gcn[0].shape[2]
+    by_hand = torch.cat([g.permute(0, 2, 3, 1).flatten(0, 2) for g in gcn])
+    for name, rows in {**seen, "blocks.0.gcn_norm": by_hand}.items():  # (R, C)
+        assert len(rows) in [tracks * frames // stride for stride in (1, 2, 4)]
+        for key, batch in (("running_mean", rows.mean(0)), ("running_var", rows.var(0))):
             key = f"{name}.{key}"
             wanted = 0.9 * before[key] + 0.1 * batch
             torch.testing.assert_close(dict(model.named_buffers())[key], wanted, **EXACT)
@@ -209,10 +211,14 @@ def test_a_block_is_its_formula():
     torch.manual_seed(0)
     block = STGCNBlock(2, 4, stride=2).double().eval()
     x, graph = torch.randn(3, 2, 8, 5).double(), torch.rand(3, 5, 5).double()
-    h = block.gcn_norm([block.gcn(x, graph)[0]])[0].relu()
+
+    def normed(norm, h):
+        return F.batch_norm(h, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+    h = normed(block.gcn_norm, block.gcn(x, graph)[0]).relu()
     shortcut = block.residual.conv
-    strided = torch.nn.functional.conv2d(x, shortcut.weight, shortcut.bias, stride=(2, 1))
-    h = block.tcn_norm([block.tcn(h)])[0] + block.residual.norm([strided])[0]
+    strided = F.conv2d(x, shortcut.weight, shortcut.bias, stride=(2, 1))
+    h = normed(block.tcn_norm, block.tcn(h)) + normed(block.residual.norm, strided)
     y, returned = block(x, graph)
     torch.testing.assert_close(y, h.relu(), **EXACT)
     assert returned is graph

@@ -11,6 +11,7 @@ from msclr.nn.accelerate.swapping import Swapped, moved_to_channels_last, names
 from msclr.nn.accelerate.trial import difference_of_block, normal
 from msclr.nn.fused import BlockParts, can_fuse, hooked, misfit, run_fused
 from msclr.nn.graph_conv import Graph
+from msclr.nn.operands import advance, operands_of_block
 
 # What tcn is in ST-GCN.
 _SEQUENTIAL = (nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.BatchNorm2d, nn.Dropout)
@@ -65,7 +66,9 @@ class Block(Swapped):
         rows = PackedRows.of([x])
         if -(-x.shape[2] // parts.time_conv.stride[0]) * x.shape[0] * x.shape[3] < 2:
             return None  # no rows, or an error that is the norms' to raise
-        (y,) = run_fused(parts, rows, [Graph(adjacency, support)]).groups()
+        operands = operands_of_block([Graph(adjacency, support)], parts.norms)
+        (y,) = run_fused(parts, rows, operands).groups()
+        advance([parts.norms], operands.moments)
         # As at a graph convolution: what is around the blocks of an NCHW model was never run on
         # anything else, forward or backward.
         return _Leaves.apply(y) if stays_contiguous else y
