@@ -27,6 +27,7 @@ _CHOICES = {
     "data_precision": ("fp32", "fp16"),
     "bodies": ("present", "all"),
     "padding": ("none", "paper"),
+    "backend": ("auto", "reference", "cpu", "triton", "cuda"),
 }
 _PATHS = ("data", "out")
 _NOTHING = ("null", "~", "none")  # texts for None
@@ -44,6 +45,7 @@ class Recipe:
     data: str  # the prepared folder
     out: str  # the run's folder
     layouts: list[str] | None = None  # None: every layout of the data set
+    derive: list[str] | None = None  # layouts computed from those of the data as it is loaded
     data_precision: str = "fp32"  # what the clips are held in
     method: str = "aimclr"
     pairs: str = "batch"  # drawn per batch or per sample, or all pairs of layouts
@@ -74,6 +76,7 @@ class Recipe:
 
     precision: str = "auto"  # bf16 where the device multiplies it natively, else fp32
     device: str = "auto"
+    backend: str = "auto"  # of the operators: what is known to be right and fast on the device
     seed: int = 0
     log_every: int = 50  # steps
     checkpoint_every: int | None = None  # steps; None: at the end of each epoch

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msclr.data.derive import Derivation, derivations
+from msclr.data.derived_clips import DerivedClips
 from msclr.data.host_clips import HostClips
 from msclr.data.store import Store, open_store
 from msclr.data.streams import to_stream
@@ -40,6 +42,8 @@ class SkeletonDataset:
         source: a prepared folder, or an open :class:`~msclr.data.store.Store`.
         split: "train" or "val".
         layouts: names of the layouts to load; None for all of the data set.
+        derive: names of further layouts, which the data set has not, to be derived from those that
+            are loaded, else from others that it has; or {name: the layout it is derived from}.
         device: where the clips live, or are brought to.
         storage: "float32", or "float16" in half the memory (a coordinate of 1 to 2 metres is then
             rounded to the millimetre).
@@ -50,12 +54,14 @@ class SkeletonDataset:
     Attributes:
         views: {layout: (N, M, T, V, 3), metres} on the device; empty where not resident.
         resident: whether they live there.
+        derived: {layout: the one that it is derived from}, where it is.
+        frame: what the coordinates are relative to, see :class:`~msclr.data.store.Store`.
         planar: joints are (x, y, score), not (x, y, z).
         bodies: (N, M) bool, which bodies are present.
         labels: (N,) int64.
 
     Raises:
-        InputError: no such data, split, layout or storage.
+        InputError: no such data, split, layout or storage; or a layout that cannot be derived.
     """
 
     def __init__(
@@ -66,25 +72,36 @@ class SkeletonDataset:
         device: str | torch.device = "cpu",
         storage: str = "float32",
         resident: bool | None = None,
+        derive: Sequence[str] | Mapping[str, str] = (),
     ):
         if storage not in STORAGE:
             raise InputError(f"storage must be one of {', '.join(STORAGE)}, got {storage!r}")
         store = source if isinstance(source, Store) else open_store(source)
         arrays = store.split(split)
         self.store, self.classes, self.names = store, store.classes, arrays.names
-        self.planar = store.meta.get("coordinates") == "xy_score"
+        self.planar, self.frame = store.coordinates == "xy_score", store.frame
         self.layouts: dict[str, Layout] = {
             name: store.layouts[name] for name in self._names(store, layouts)
         }
+        maps = {name: arrays.views[name] for name in self.layouts}
+        self.derived: dict[str, str] = {}
+        for name, how in self._derivations(store, derive).items():
+            maps[name], self.derived[name] = DerivedClips(store, split, how), how.source
+            self.layouts[name] = how.target
         self.bodies = torch.from_numpy(arrays.bodies.copy()).to(device)
         self.labels = torch.from_numpy(arrays.labels.copy()).to(device)
         self._tables = {
             name: {"flip": layout.flip.to(device), "parents": layout.parents.to(device)}
             for name, layout in self.layouts.items()
         }
-        self._hold({name: arrays.views[name] for name in self.layouts}, STORAGE[storage], resident)
+        self._hold(maps, STORAGE[storage], resident)
 
-    def _hold(self, maps: Mapping[str, np.ndarray], dtype: torch.dtype, resident: bool | None):
+    def _hold(
+        self,
+        maps: Mapping[str, np.ndarray | DerivedClips],
+        dtype: torch.dtype,
+        resident: bool | None,
+    ) -> None:
         size = sum(view.size for view in maps.values()) * dtype.itemsize
         free = _free_bytes(self.device)
         self.resident = size <= _SHARE * free if resident is None else resident
@@ -112,6 +129,17 @@ class SkeletonDataset:
                     f"{store.path} has no layout {name!r}; it has {', '.join(store.layouts)}"
                 )
         return names
+
+    def _derivations(
+        self, store: Store, derive: Sequence[str] | Mapping[str, str]
+    ) -> dict[str, Derivation]:
+        if isinstance(derive, Mapping):
+            found = {}
+            for name, source in derive.items():
+                (source,) = self._names(store, [source])
+                found |= derivations([name], {source: store.layouts[source]})
+            return found
+        return derivations(derive, self.layouts | store.layouts)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -191,7 +219,7 @@ class SkeletonDataset:
         )
 
 
-def _load(view: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _load(view: np.ndarray | DerivedClips, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A memory map on the device; the host holds some rows of it at a time."""
     out = torch.empty(view.shape, dtype=dtype, device=device)
     for start in range(0, len(view), _ROWS):

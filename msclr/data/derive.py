@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from msclr import layouts as layout_registry
+from msclr.data.skeleton.frame import off_zero
 from msclr.errors import InputError
 from msclr.layouts.derive import derivation
 from msclr.layouts.layout import Layout
@@ -80,6 +81,8 @@ def derive_clips(
             derived[..., joint, 2] = xyz[..., of, 2].min(axis=-1)
     elif center is not None:
         derived -= _origin(derived, ~without, center)
+    else:
+        off_zero(derived)
     derived *= ~without[..., None, :, None]
     return derived
 

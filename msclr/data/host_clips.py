@@ -37,7 +37,7 @@ class HostClips:
         self._ahead: tuple[Wanted, Future] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        maps = {layout: _file_of(held) or held for layout, held in self.maps.items()}
+        maps = {layout: file_of(held) or held for layout, held in self.maps.items()}
         return {"maps": maps, "dtype": self.dtype, "device": self.device}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -86,12 +86,12 @@ class HostClips:
         index = clips.numpy()
         if len(index) and not (index.min() >= 0 and index.max() < len(held)):
             raise IndexError(f"clips must be 0..{len(held) - 1}, got {index.min()}..{index.max()}")
-        if self.dtype == torch.float32:
+        if self.dtype == torch.float32 and isinstance(held, np.ndarray):
             np.take(
                 held, index, axis=0, out=out.numpy(), mode="clip"
             )  # "raise" would copy once more
         else:
-            out.copy_(torch.from_numpy(np.take(held, index, axis=0)))
+            out.copy_(torch.from_numpy(held[index]))
         return out
 
 
@@ -125,7 +125,7 @@ class _Part:
         return copies
 
 
-def _file_of(held: np.ndarray) -> str | None:
+def file_of(held: np.ndarray) -> str | None:
     """The file to open again in another process: pickled, a memory map holds all of its clips.
 
     Only for a whole file; a part of one knows its file too, but not where in it it lies.

@@ -6,6 +6,7 @@ from msclr.evaluation.knn import knn
 from msclr.evaluation.linear import LinearResult, fit_linear
 from msclr.evaluation.protocols import evaluate_ensemble, evaluate_knn, evaluate_linear
 from msclr.evaluation.run import Run, open_run
+from msclr.evaluation.transfer import evaluate_transfer
 
 __all__ = [
     "STREAM_WEIGHTS",
@@ -16,6 +17,7 @@ __all__ = [
     "evaluate_ensemble",
     "evaluate_knn",
     "evaluate_linear",
+    "evaluate_transfer",
     "extract_features",
     "fit_linear",
     "knn",

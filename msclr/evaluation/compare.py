@@ -21,16 +21,18 @@ def require_same_kind(run: Run, store: Store, layout: str) -> None:
     """Raise InputError unless the run's encoder can be given a layout of the data.
 
     The joints and the graph of a layout that the encoder knows must be the same, and for any
-    layout the coordinates, the units and, within a factor of ten, the size of the bodies. What a
-    checkpoint of an older version does not say is not compared.
+    layout the coordinates, the frame, the units and, within a factor of ten, the size of the
+    bodies. What a checkpoint of an older version does not say is not compared; its frame was
+    "camera" or "ntu".
     """
-    if layout in run.encoder.layouts:
+    if layout in run.encoder.layouts and layout in store.layouts:  # not so where it is derived
         _require_same_layout(store, store.layouts[layout], run.encoder.layouts[layout])
     if run.coordinates not in (None, store.coordinates):
         raise InputError(
             f"{store.path} holds {store.coordinates} clips, {run.folder} was trained on "
             f"{run.coordinates} clips; give data of that kind, or pretrain on these"
         )
+    _require_same_frame(run, store)
     units = store.meta.get("units")
     if run.units is not None and units not in (None, run.units):
         raise InputError(
@@ -38,6 +40,17 @@ def require_same_kind(run: Run, store: Store, layout: str) -> None:
             "prepare the data again in that unit"
         )
     _require_like_size(run, store, layout)
+
+
+def _require_same_frame(run: Run, store: Store) -> None:
+    frames = (run.frame,) if run.frame_told else ("camera", "ntu")
+    if store.frame in frames and store.size_by == run.size_by:
+        return
+    raise InputError(
+        f"{store.path} is in the frame {store.frame} (size {store.size_by}), {run.folder} was "
+        f"trained in the frame {' or '.join(frames)} (size {run.size_by}); prepare the data again "
+        f"with --frame {frames[0]} --size {run.size_by}, or pretrain on these"
+    )
 
 
 def _require_same_layout(store: Store, mine: Layout, theirs: Layout) -> None:
@@ -72,7 +85,8 @@ def _difference(mine: Layout, theirs: Layout) -> str | None:
 
 def _require_like_size(run: Run, store: Store, layout: str) -> None:
     known = [each for each in run.size.values() if each]  # None: no body could be measured
-    size = store.size[layout] if known else None  # of old data it is measured now
+    size = store.size if known else {}  # of old data it is measured now
+    size = size.get(layout) or size.get(run.derived.get(layout))
     if not size:
         return
     known = [run.size[layout]] if run.size.get(layout) else known

@@ -12,6 +12,7 @@ from msclr.errors import InputError
 from msclr.layouts import Layout
 from msclr.nn import STGCN
 from msclr.paths import as_path
+from msclr.training.backend import fitting, prepare_kernels
 from msclr.training.checkpoint import load_checkpoint
 from msclr.training.pretrain import CHECKPOINT, build_encoder, pick_device
 
@@ -32,7 +33,9 @@ class Run:
     units: str | None = None
     size: dict[str, float | None] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
+    derived: dict[str, str] = field(default_factory=dict)  # layout -> what it was derived from
     frame: str = "camera"
+    frame_told: bool = True  # else the frame may be "ntu" as well: checkpoints did not say
     size_by: str = "none"
     frames: int | None = None
     body_slots: int | None = None  # M of the prepared clips
@@ -60,6 +63,7 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
     folder, state = path.parent, load_checkpoint(path)
     recipe = make_recipe(state["recipe"], source=str(path))
     target = pick_device(device or recipe.device)
+    prepare_kernels(fitting(recipe.backend, target), target)
     torch.manual_seed(recipe.seed)
     layouts = [Layout.from_dict(x, source=str(folder)) for x in state["layouts"].values()]
     encoder = build_encoder(recipe, layouts)
@@ -81,7 +85,9 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
         units=state.get("units"),
         size=state.get("size") or {},
         checksums=state.get("data_checksums") or {},
+        derived=state.get("derived") or {},
         frame=state.get("frame", "camera"),
+        frame_told="frame" in state,
         size_by=state.get("size_by", "none"),
         frames=state.get("frames"),
         body_slots=state.get("bodies"),

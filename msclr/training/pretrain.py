@@ -23,6 +23,7 @@ from msclr.errors import DivergedError, InputError, StoppedError
 from msclr.methods import METHODS
 from msclr.nn import STGCN
 from msclr.paths import as_path
+from msclr.training.backend import check_kernels, describe_kernels, running_on
 from msclr.training.batches import Draw, Sampler, ViewMaker
 from msclr.training.checkpoint import load_checkpoint, save_checkpoint
 from msclr.training.distributed import Ranks, ranks_of
@@ -35,7 +36,8 @@ CHECKPOINT, RECIPE, LOG = "checkpoint.pt", "recipe.yaml", "log.csv"
 _OF_A_RUN = (RECIPE, LOG)  # what a run leaves before its first checkpoint
 _STORAGE = {"fp32": "float32", "fp16": "float16"}
 _DEFAULTS = asdict(Recipe(data="", out=""))
-_FREE_TO_CHANGE = ("data", "out", "device", "log_every", "checkpoint_every")  # on a resume
+# On a resume.
+_FREE_TO_CHANGE = ("data", "out", "device", "backend", "log_every", "checkpoint_every")
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,11 @@ def pretrain(
         StoppedError: a signal came.
     """
     device = pick_device(recipe.device)
-    with ranks_of(device) as ranks, closing(Pretraining(recipe, ranks, device)) as run:
+    with (
+        ranks_of(device) as ranks,
+        running_on(recipe.backend, device, ranks.host_group),
+        closing(Pretraining(recipe, ranks, device)) as run,
+    ):
         step = run.begin(resume)
         run.announce(say, step)
         log = RunLog(run.folder, step) if ranks.first else None
@@ -103,7 +109,12 @@ class Pretraining:
         self.ranks, self.device = ranks, device
         self.folder = as_path(recipe.out)
         self.dataset = SkeletonDataset(
-            as_path(recipe.data), "train", recipe.layouts, device, _STORAGE[recipe.data_precision]
+            as_path(recipe.data),
+            "train",
+            recipe.layouts,
+            device,
+            _STORAGE[recipe.data_precision],
+            derive=recipe.derive or (),
         )
         layouts = list(self.dataset.layouts.values())
         self.sampler = Sampler(len(self.dataset), len(layouts), recipe.batch_size, recipe.seed)
@@ -271,9 +282,11 @@ class Pretraining:
             "size": dict(store.size),
             "frame": store.frame,
             "size_by": store.size_by,
+            "derived": dict(self.dataset.derived),
             "frames": store.frames,
             "bodies": store.bodies,
             "data_checksums": dict(store.meta["checksums"]),
+            **describe_kernels(),
             "step": step,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -292,6 +305,7 @@ class Pretraining:
             raise InputError(f"{path} is of another recipe: {changes}")
         if state["data_checksums"] != self.dataset.store.meta["checksums"]:
             raise InputError(f"{path} was trained on other data than {self.recipe.data} holds")
+        check_kernels(state, path)
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -333,6 +347,7 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def _optimizer(recipe: Recipe, parameters) -> torch.optim.Optimizer:
+    kind, options = torch.optim.SGD, {"momentum": 0.9}
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
+        kind, options = torch.optim.AdamW, {}
+    return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **options)

@@ -25,14 +25,16 @@ def stick(name="stick", joints=JOINTS, bones=BONES, center="hip", **more):
     return Layout(name, joints, bones, center, **more)
 
 
-def store(layout, units="metre", coordinates="xyz", size=1.7):
+def store(layout, units="metre", coordinates="xyz", size=1.7, frame="camera", size_by="none"):
     meta = {"units": units, "size": {layout.name: size}, "splits": {}}
     if units is None:
         del meta["units"]
-    return Store(Path("other"), {layout.name: layout}, ["a"], 8, 1, meta, coordinates)
+    return Store(
+        Path("other"), {layout.name: layout}, ["a"], 8, 1, meta, coordinates, frame, size_by
+    )
 
 
-def trained(layout=None, coordinates="xyz", units="metre", size=None):
+def trained(layout=None, coordinates="xyz", units="metre", size=None, **more):
     layout = layout or stick()
     return Run(
         Path("run"),
@@ -45,6 +47,7 @@ def trained(layout=None, coordinates="xyz", units="metre", size=None):
         coordinates=coordinates,
         units=units,
         size={layout.name: 1.7} if size is None else size,
+        **more,
     )
 
 
@@ -125,6 +128,39 @@ def test_the_nearest_size_counts_for_a_layout_that_the_run_has_not_seen():
 )
 def test_what_an_older_version_did_not_write_is_not_compared(run, data):
     require_same_kind(trained(**run), store(stick(), **data), "stick")
+
+
+@pytest.mark.parametrize("layout", [stick(), stick("unseen", JOINTS[:2], BONES[:1])])
+@pytest.mark.parametrize(
+    ("run", "data", "mend"),
+    [
+        ({}, {"frame": "body"}, "--frame camera --size none"),
+        ({"frame": "body"}, {}, "--frame body --size none"),
+        ({"frame": "body", "size_by": "torso"}, {"frame": "body"}, "--frame body --size torso"),
+        ({"frame": "ntu"}, {"frame": "camera"}, "--frame ntu"),
+        ({"frame_told": False}, {"frame": "body"}, "--frame camera"),
+        ({"frame_told": False}, {"size_by": "torso"}, "--size none"),
+    ],
+)
+def test_data_in_another_frame_are_refused_with_the_mend(layout, run, data, mend):
+    with pytest.raises(InputError, match=f"is in the frame .* was trained in .*{mend}") as error:
+        require_same_kind(trained(**run), store(layout, **data), layout.name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("frame", ["camera", "ntu"])
+def test_runs_from_before_frames_were_named_fit_both_that_there_were(frame):
+    require_same_kind(trained(frame_told=False), store(stick(), frame=frame), "stick")
+    require_same_kind(trained(frame=frame), store(stick(), frame=frame), "stick")
+
+
+def test_an_older_checkpoint_is_told_from_one_that_names_its_frame(folders, tmp_path):
+    state = torch.load(folders["joint"] / "checkpoint.pt", weights_only=True)
+    assert open_run(folders["joint"]).frame_told
+    del state["frame"], state["size_by"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    run = open_run(tmp_path)
+    assert (run.frame, run.frame_told, run.size_by) == ("camera", False, "none")
 
 
 @pytest.fixture(scope="module")

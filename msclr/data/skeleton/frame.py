@@ -40,7 +40,6 @@ _UPPER = (
 _SIDES = ("shoulder", "hip"), ("clavicle",), ("knee",), ("ear",)  # those of an entry are averaged
 _SHORTEST = 0.3  # torso lengths between two places that can tell the others
 _ROUNDS = 12  # of the geometric median
-_BESIDE = 1e-9
 _TINY = 1e-6  # of a torso: what is shorter has no direction
 _NEARLY_ALONG = 0.1  # the sine of the angle below which left and up do not span a plane
 
@@ -68,13 +67,12 @@ class Frame:
         missing: bool, to be broadcast to (...), the joints that come out as 0; None: those of
             which all three coordinates are 0. NaN stays NaN.
 
-        A joint that is not missing and would come out as 0 is put a billionth beside it, so that 0
-        says that a joint is missing and nothing else.
+        A joint that is not missing does not come out as 0, see `off_zero`.
         """
         xyz = np.asarray(xyz, np.float64)
         missing = (xyz == 0).all(axis=-1) if missing is None else missing
         placed = (xyz - self.origin) @ self.rotation.T / self.scale
-        placed[(placed == 0).all(axis=-1)] = _BESIDE, 0, 0
+        off_zero(placed)
         placed[np.broadcast_to(missing, placed.shape[:-1])] = 0
         return placed
 
@@ -93,6 +91,11 @@ class Frame:
     def from_row(cls, row: np.ndarray) -> Frame:
         """The frame that ``to_row`` described."""
         return cls(row[:9].reshape(3, 3), row[9:12], float(row[12]))
+
+
+def off_zero(xyz: np.ndarray) -> None:
+    """Move joints (..., 3) that are at 0 a billionth away, in place: 0 says that one is missing."""
+    xyz[(xyz == 0).all(axis=-1)] = 1e-9, 0, 0
 
 
 def body_frame(

@@ -1,0 +1,129 @@
+"""Label transfer: a classifier trained on one convention's features, tested on another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msclr.errors import InputError
+from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, check_options, fit_linear
+from msclr.evaluation.protocols import (
+    LINEAR_DEFAULTS,
+    SplitFeatures,
+    describe,
+    features_of,
+    of_route,
+)
+from msclr.evaluation.results import keep_result
+from msclr.evaluation.run import Run
+from msclr.paths import as_path
+
+
+def evaluate_transfer(
+    run: Run,
+    train_layout: str,
+    test_layout: str,
+    data: str | Path | None = None,
+    stream: str | None = None,
+    seed: int = 0,
+    *,
+    epochs: int = EPOCHS,
+    lr: float = LR,
+    batch_size: int = BATCH_SIZE,
+    route: str = "auto",
+) -> dict[str, Any]:
+    """How well labels given under one layout serve for another, on which none are used.
+
+    A linear classifier is trained on the features of the train clips of the run's own data under
+    ``train_layout``, and tested on the val clips of ``data`` under ``test_layout``.
+
+    Args:
+        run: see :func:`~msclr.evaluation.open_run`.
+        train_layout, test_layout: names of layouts of the data, or of what the run derived.
+        data: the prepared folder that is tested on; None for the run's own. Of another one the
+            classes are matched by their names; clips of classes that only one of the two has are
+            left out, of training too.
+        stream, seed, epochs, lr, batch_size, route: see
+            :func:`~msclr.evaluation.evaluate_linear`.
+
+    Returns:
+        What ``msclr evaluate transfer --json`` prints, as :func:`evaluate_linear` has it, with
+        ``train_layout``, ``test_layout``, ``train_data`` and ``classes``, the names that both have;
+        it also goes to the run's folder. Where the encoder does not know the layout that is tested
+        on, it is fitted to the train clips there, without their labels.
+
+    Raises:
+        InputError: data without a class in common; see also :func:`evaluate_linear`.
+    """
+    options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size}
+    check_options(epochs, lr, batch_size)  # before the long part
+    source = features_of(run, train_layout, None, stream, route)
+    target = source
+    if data is not None or test_layout != train_layout:
+        target = features_of(run, test_layout, data, stream, route)
+    classes = _shared(source, target)
+    x, y = _of_classes(source.train, source.train_labels, source.classes, classes)
+    test_x, test_y = _of_classes(target.val, target.val_labels, target.classes, classes)
+    for clips, what, f in ((y, "train", source), (test_y, "val", target)):
+        if not len(clips):
+            raise InputError(f"{f.store.path} has no {what} clip of the classes that both have")
+    fit = fit_linear(x, y, test_x, test_y, len(classes), **options)
+    result = describe(run, "transfer", target, data, stream) | options
+    result |= {
+        "layout": f"{source.layout}-to-{target.layout}",
+        "train_layout": source.layout,
+        "test_layout": target.layout,
+        "train_data": str(as_path(run.recipe.data)),
+        "classes": classes,
+        "top1": fit.top1,
+        "top5": fit.top5,
+        "best_top1": fit.best_top1,
+        "best_top5": fit.best_top5,
+        "best_epoch": fit.best_epoch,
+        "per_class": dict(zip(classes, fit.per_class, strict=True)),
+        "notes": _notes(source, target, classes, len(y), len(test_y)) + fit.notes,
+    }
+    changed = [f"{k}{v}" for k, v in options.items() if v != LINEAR_DEFAULTS[k]]
+    changed += of_route(source, route) or of_route(target, route)
+    keep_result(run, target.store, result, changed)
+    return result
+
+
+def _shared(source: SplitFeatures, target: SplitFeatures) -> list[str]:
+    """The names of the classes that both have, in the order of the source."""
+    classes = [name for name in source.classes if name in set(target.classes)]
+    if not classes:
+        raise InputError(
+            f"{source.store.path} and {target.store.path} have no class name in common (such as "
+            f"{source.classes[0]!r} there, {target.classes[0]!r} here); prepare both with the same "
+            "names of classes"
+        )
+    return classes
+
+
+def _of_classes(
+    x: Tensor, labels: Tensor, names: list[str], wanted: list[str]
+) -> tuple[Tensor, Tensor]:
+    """The clips (N, D) of the wanted classes, and their labels (N,) counted in those."""
+    number = {name: i for i, name in enumerate(wanted)}
+    table = torch.tensor([number.get(name, -1) for name in names], device=labels.device)
+    labels = table[labels]
+    return x[labels >= 0], labels[labels >= 0]
+
+
+def _notes(
+    source: SplitFeatures, target: SplitFeatures, classes: list[str], train: int, test: int
+) -> list[str]:
+    both = [(f.layout, note) for f in (source, target) for note in f.notes]
+    notes = [f"{layout}: {note}" for layout, note in dict.fromkeys(both)]
+    if len(classes) < max(len(source.classes), len(target.classes)):
+        notes.append(
+            f"{len(classes)} classes are in both data sets, of {len(source.classes)} and "
+            f"{len(target.classes)}; clips of the others are left out: "
+            f"{len(source.train_labels) - train} of training, "
+            f"{len(target.val_labels) - test} that would be tested"
+        )
+    return notes
