@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from msclr import kernels
 from msclr.nn import STGCNBlock
-from msclr.nn.accelerate import accelerate, restore
+from msclr.nn.accelerate import accelerate, blocks, restore
+from msclr.nn.accelerate.blocks import too_small  # as it is: conftest.py sets it aside
 from tests.nn.lookalikes import Encoder, LambdaBlock, LambdaEncoder, PysklEncoder, graph
 
 WIDTHS = (4, 4, 4, 4, 8, 8, 8, 12, 12, 12)
@@ -155,6 +156,19 @@ def test_copies_run_whole_and_restore_undoes_it(copied, calls):
     restore(other)
     assert [type(m) for m in other.modules()] == kinds
     assert torch.equal(other(x), wanted) and len(calls) == 4
+
+
+def test_a_little_work_runs_the_graph_convolution_alone(calls, monkeypatch):
+    monkeypatch.setattr(blocks, "too_small", too_small)
+    block, A = LambdaBlock(16, 16, 3).eval(), graph()
+    accelerate(block)
+    calls.clear()
+    one, many = torch.randn(1, 16, 50, 5), torch.randn(10, 16, 50, 5)
+    block(one, A)
+    assert not calls
+    block(many, A)
+    assert len(calls) == 1
+    assert too_small(325, 256) and not too_small(1300, 256), "the weights of wide layers"
 
 
 def test_a_block_compiles_whole_in_unlike_sizes_and_with_dropout(calls):
