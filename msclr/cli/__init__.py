@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from msclr import __version__
-from msclr.cli import demo, evaluate, info, prepare, pretrain
+from msclr.cli import demo, embed, evaluate, info, prepare, pretrain
 from msclr.cli._output import first_rank, never_fail_to_print, say
 from msclr.errors import DivergedError, InputError, StoppedError
 
@@ -65,5 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add(commands)
     pretrain.add(commands)
     evaluate.add(commands)
+    embed.add(commands)
     info.add(commands)
     return parser

@@ -8,6 +8,11 @@ from msclr.cli._command import command
 from msclr.cli._output import print_json, say
 from msclr.errors import InputError
 
+ROUTES = ("auto", "derive", "attach", "both")  # of msclr.encoder, which needs torch
+ROUTE_HELP = (
+    "for a layout that the encoder was not trained on: derive it to the known one that loses "
+    "least, attach it directly, or both (default: the one that measured best)"
+)
 LINEAR_OPTIONS = ("epochs", "lr", "batch_size")
 
 
@@ -19,9 +24,13 @@ def add(commands) -> None:
 def _add_evaluate(commands) -> None:
     text = "Evaluate the frozen encoder of a run."
     parser = command(commands, "evaluate", _evaluate, text)
-    parser.add_argument("protocol", choices=("linear", "knn"))
+    parser.add_argument("protocol", choices=("linear", "knn", "transfer"))
     parser.add_argument("run_folder", metavar="RUN")
     _add_evaluation_options(parser)
+    text = "of transfer: the layout of the run's data whose train clips and labels are trained on"
+    parser.add_argument("--train-layout", metavar="LAYOUT", help=text)
+    text = "of transfer: the layout whose val clips are tested on, in --data if given"
+    parser.add_argument("--test-layout", metavar="LAYOUT", help=text)
 
 
 def _add_ensemble(commands) -> None:
@@ -34,6 +43,7 @@ def _add_ensemble(commands) -> None:
 def _add_evaluation_options(parser) -> None:
     parser.add_argument("--layout", action="append", help="one or more; default: all of the data")
     parser.add_argument("--data", help="prepared folder; default: the recipe's")
+    parser.add_argument("--route", choices=ROUTES, default="auto", help=ROUTE_HELP)
     parser.add_argument("--random", action="store_true", help="a newly initialised encoder instead")
     parser.add_argument("--device", help="cpu, cuda or auto; default: the recipe's")
     parser.add_argument("--lr", type=float, help="of the linear classifiers; default: 3")
@@ -47,14 +57,17 @@ def _evaluate(arguments) -> None:
     from msclr.evaluation.protocols import data_layouts
 
     options = _linear_options(arguments)
-    if options and arguments.protocol != "linear":
+    if options and arguments.protocol == "knn":
         given = ", ".join("--" + name.replace("_", "-") for name in options)
         raise InputError(f"{arguments.protocol} trains nothing and takes no {given}; leave it out")
+    _check_transfer(arguments)
     run = open_run(arguments.run_folder, arguments.random, arguments.device)
+    if arguments.protocol == "transfer":
+        return _transfer(run, arguments, options)
     evaluate = {"linear": evaluate_linear, "knn": evaluate_knn}[arguments.protocol]
     results = []
     for layout in arguments.layout or data_layouts(run, arguments.data):
-        results.append(evaluate(run, layout, arguments.data, **options))
+        results.append(evaluate(run, layout, arguments.data, route=arguments.route, **options))
         if not arguments.json:
             print(_line(results[-1]))
         _say_notes(_named_notes(results[-1:]))
@@ -63,11 +76,36 @@ def _evaluate(arguments) -> None:
         print_json(results[0] if len(results) == 1 else {**results[0], **every})
 
 
+def _check_transfer(arguments) -> None:
+    pair = arguments.train_layout, arguments.test_layout
+    if arguments.protocol == "transfer":
+        if None in pair or arguments.layout:
+            raise InputError("transfer takes --train-layout A and --test-layout B, and no --layout")
+    elif pair != (None, None):
+        raise InputError(
+            f"{arguments.protocol} takes no --train-layout and --test-layout; give --layout, or "
+            "evaluate transfer"
+        )
+
+
+def _transfer(run, arguments, options: dict[str, float]) -> None:
+    from msclr.evaluation import evaluate_transfer
+
+    layouts = arguments.train_layout, arguments.test_layout
+    result = evaluate_transfer(run, *layouts, arguments.data, route=arguments.route, **options)
+    if arguments.json:
+        print_json(result)
+    else:
+        print(_line(result))
+    _say_notes(_named_notes([result]))
+
+
 def _ensemble(arguments) -> None:
     from msclr.evaluation import evaluate_ensemble, open_run
 
     runs = [open_run(x, arguments.random, arguments.device) for x in arguments.run_folders]
-    result = evaluate_ensemble(runs, arguments.layout, arguments.data, **_linear_options(arguments))
+    options = {"route": arguments.route, **_linear_options(arguments)}
+    result = evaluate_ensemble(runs, arguments.layout, arguments.data, **options)
     _say_notes(result["notes"])
     if arguments.json:
         print_json(result)

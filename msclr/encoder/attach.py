@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from msclr.data.streams import to_stream
-from msclr.layouts.closest import Passage, nearest_joint
+from msclr.layouts.passages import Passage, nearest_joint
 from msclr.nn import STGCN
 
 

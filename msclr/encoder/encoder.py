@@ -88,13 +88,17 @@ class Encoder:
         """
         way = self.route_of(layout, route)
         clips = check_clips(clips, way.layout, self.preparation.coordinates)
-        for line in () if way.kind == "known" else (*way.notes, way.line):
-            if line not in self._told:  # once an encoder
-                self._told.add(line)
-                logger.warning(line)
+        self.tell(way)
         if not clips:
             return torch.empty(0, self.dim)
         return self.embed_prepared(*self.preparation.prepare(clips, way.layout), way)
+
+    def tell(self, route: Route) -> None:
+        """Log a route to a layout that the encoder does not know, once."""
+        for line in () if route.kind == "known" else (*route.notes, route.line):
+            if line not in self._told:
+                self._told.add(line)
+                logger.warning(line)
 
     @torch.no_grad()
     def embed_prepared(self, x: Tensor, bodies: Tensor, route: Route) -> Tensor:

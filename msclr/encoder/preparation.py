@@ -15,6 +15,7 @@ from msclr.data.prepare._place import Placement
 from msclr.data.prepare._view import View
 from msclr.data.size import body_size
 from msclr.data.skeleton.frame import Landmarks
+from msclr.data.store import Store
 from msclr.encoder.upright import stand_up
 from msclr.errors import InputError
 from msclr.layouts import Layout
@@ -55,6 +56,12 @@ class Preparation:
     def centred(self) -> bool:
         """Whether the layout's centre joint is at 0 in each frame."""
         return Placement(self.frame, self.size_by).centred
+
+    def like(self, store: Store) -> bool:
+        """Whether the clips of a prepared data set are prepared so already."""
+        mine = (self.frames, self.frame, self.size_by, self.coordinates)
+        theirs = (store.frames, store.frame, store.size_by, store.coordinates)
+        return mine == theirs and not self.pyskl
 
     def prepare(self, clips: Sequence[np.ndarray], layout: Layout) -> tuple[Tensor, Tensor]:
         """Checked clips, (T, V, 3) or (M, T, V, 3), as (N, M, T, V, 3) float32, and (N, M) bool:

@@ -13,7 +13,7 @@ from msclr.data.derive import derive_clips
 from msclr.encoder.features import BATCH, encode
 from msclr.errors import InputError
 from msclr.layouts import Layout
-from msclr.layouts.closest import Passage, closest
+from msclr.layouts.passages import Passage, closest
 from msclr.layouts.propose import with_landmarks
 from msclr.nn import STGCN
 

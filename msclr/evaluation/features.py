@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from msclr.data.dataset import SkeletonDataset
+from msclr.data.streams import to_stream
+from msclr.encoder.attach import attach, fit_input_norm
+from msclr.encoder.features import encode
+from msclr.encoder.routes import Route, derived, features_by
 from msclr.nn import STGCN, BatchNorm
 
 BATCH = 256  # clips
@@ -17,32 +21,67 @@ _COINCIDE = 0.999
 
 
 @torch.no_grad()
-def extract_features(encoder: STGCN, dataset: SkeletonDataset, layout: str, stream: str) -> Tensor:
-    """Features (N, D) float32 of every clip of a split under one layout, without augmentation."""
-    encoder.eval()
-    return torch.cat([encoder(x, layout, bodies) for x, bodies in _inputs(dataset, layout, stream)])
+def extract_features(
+    encoder: STGCN, dataset: SkeletonDataset, layout: str, stream: str, route: Route | None = None
+) -> Tensor:
+    """Features (N, D) float32 of every clip of a split under one layout, without augmentation.
+
+    route: for a layout that the encoder was not trained on; :func:`prepare_route` comes before.
+    """
+    found = []
+    for x, bodies in _clips(dataset, layout):
+        if route is None:
+            found.append(encode(encoder, x, bodies, layout, stream, dataset.planar))
+        else:
+            how = {"planar": dataset.planar, "centred": centred(dataset)}
+            found.append(features_by(route, encoder, x, bodies, stream, **how))
+    return torch.cat(found)
 
 
 @torch.no_grad()
-def fit_statistics(
-    encoder: STGCN, dataset: SkeletonDataset, layout: str, stream: str, only_input: bool
+def prepare_route(
+    route: Route, encoder: STGCN, dataset: SkeletonDataset, stream: str, random: bool = False
 ) -> None:
-    """Set batch norm's running statistics to the mean over the clips of a split. No labels.
+    """Set what of an encoder depends on the clips that it is given, by those of a split. No labels.
 
-    For an encoder that has seen no data, whose statistics say nothing; or, with ``only_input``,
-    for the input norm of a layout that the encoder has not been trained on.
+    That is a layout which is attached, see :func:`msclr.encoder.attach.attach`; and of a ``random``
+    encoder, which has seen no data, all running statistics of batch norms.
     """
+    layout = route.layout.name
+    if route.kind in ("attach", "both"):
+        attach(encoder, route.passage)
+        fit_input_norm(encoder, layout, _clips(dataset, layout), stream, dataset.planar)
+    if not random:
+        return
+    if route.kind != "derive":
+        _fit_all(encoder, dataset, layout, stream, None)
+    else:
+        _fit_all(encoder, dataset, route.passage.target.name, stream, route)
+
+
+def centred(dataset: SkeletonDataset) -> bool:
+    """Whether the centre joint of each clip is at 0 in each frame."""
+    return dataset.store.frame in ("camera", "ntu")
+
+
+def _fit_all(
+    encoder: STGCN, dataset: SkeletonDataset, layout: str, stream: str, route: Route | None
+) -> None:
+    """Set batch norm's running statistics to the mean over the clips of a split."""
     norms: list[nn.Module] = [encoder.input_norm[layout]]
-    if not only_input:
-        norms += [module for module in encoder.modules() if isinstance(module, BatchNorm)]
+    norms += [module for module in encoder.modules() if isinstance(module, BatchNorm)]
     encoder.eval()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over batches
         norm.train()
-    for x, bodies in _inputs(dataset, layout, stream):
-        encoder(x, layout, bodies)
+    of = route.layout.name if route else layout
+    for x, bodies in _clips(dataset, of):
+        if route:
+            x = derived(route.passage, x, bodies, dataset.planar, centred(dataset))
+        x = to_stream(x, stream, encoder.layouts[layout], dataset.planar)
+        encoder(x.permute(0, 4, 2, 3, 1), layout, bodies)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     encoder.eval()
@@ -64,7 +103,7 @@ def collapse_note(features: Tensor) -> str | None:
     )
 
 
-def _inputs(dataset: SkeletonDataset, layout: str, stream: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _clips(dataset: SkeletonDataset, layout: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Clips (B, M, T, V, 3) under a layout of the data, and their bodies (B, M)."""
     for index in torch.arange(len(dataset), device=dataset.device).split(BATCH):
-        x = dataset.inputs(dataset.clips(layout, index), layout, stream)
-        yield x, dataset.bodies[index]
+        yield dataset.clips(layout, index), dataset.bodies[index]

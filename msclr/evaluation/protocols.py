@@ -16,19 +16,21 @@ from msclr import __version__
 from msclr import layouts as layout_registry
 from msclr.data.dataset import SkeletonDataset
 from msclr.data.store import Store, open_store
+from msclr.encoder.routes import Route, choose_route
 from msclr.errors import InputError
 from msclr.evaluation.compare import require_same_kind
 from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits, rows_by_name
-from msclr.evaluation.features import collapse_note, extract_features, fit_statistics
+from msclr.evaluation.features import collapse_note, extract_features, prepare_route
 from msclr.evaluation.knn import knn
 from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, check_options, fit_linear
 from msclr.evaluation.metrics import per_class_accuracy, top_k_accuracy
 from msclr.evaluation.results import keep_result
 from msclr.evaluation.run import Run
 from msclr.paths import as_path
+from msclr.training.backend import fitting, running_on
 
 KS = (1, 20)
-_LINEAR_DEFAULTS = {"seed": 0, "epochs": EPOCHS, "lr": LR, "batch_size": BATCH_SIZE}
+LINEAR_DEFAULTS = {"seed": 0, "epochs": EPOCHS, "lr": LR, "batch_size": BATCH_SIZE}
 
 
 @dataclass
@@ -43,6 +45,7 @@ class SplitFeatures:
     seen: bool  # whether the layout was part of pretraining
     layout: str  # its name, where an alias was asked for
     store: Store
+    route: Route
     notes: list[str]  # what whoever reads figures of these features should know
 
     def per_class(self, values: Sequence[float | None]) -> dict[str, float | None]:
@@ -53,24 +56,50 @@ class SplitFeatures:
 def data_layouts(run: Run, data: str | Path | None = None) -> list[str]:
     """The layouts of the data that a run is evaluated on, those of its pretraining first."""
     known = run.layouts
-    available = list(open_store(data or run.recipe.data, verify=False).layouts)
+    store = open_store(data or run.recipe.data, verify=False)
+    available = [*store.layouts, *(derived_of(run, store))]
     return [x for x in known if x in available] + [x for x in available if x not in known]
 
 
+def derived_of(run: Run, store: Store) -> dict[str, str]:
+    """{layout: its source}: what the run derived as it trained, as far as these data allow it."""
+    return {
+        name: source
+        for name, source in run.derived.items()
+        if name not in store.layouts and source in store.layouts
+    }
+
+
+def open_splits(run: Run, store: Store, layout: str) -> list[SkeletonDataset]:
+    """The train and the val clips under a layout that the data have, or that the run derived."""
+    derived = derived_of(run, store)
+    known = layout in derived or layout in store.layouts
+    name = layout if known else layout_registry.get(layout).name
+    asked = ([], {name: derived[name]}) if name in derived else ([name], {})
+    return [
+        SkeletonDataset(store, split, asked[0], run.device, derive=asked[1])
+        for split in ("train", "val")
+    ]
+
+
 def features_of(
-    run: Run, layout: str, data: str | Path | None = None, stream: str | None = None
+    run: Run,
+    layout: str,
+    data: str | Path | None = None,
+    stream: str | None = None,
+    route: str = "auto",
 ) -> SplitFeatures:
     """Features of both splits, by the run's own data and stream unless others are given.
 
-    A layout that the encoder does not know gets edge importance 1 and an input norm with the
-    statistics of the training clips; a random encoder gets all its statistics that way.
+    A layout that the encoder does not know takes a ``route``, see :meth:`msclr.Encoder.embed`; what
+    is attached is fitted on the training clips. A random encoder has all its statistics from them.
 
     Raises InputError for data without clips or without the layout, and for data of another kind
     than the run was trained on: see :func:`msclr.evaluation.compare.require_same_kind`.
     """
     store = _intact_store(data or run.recipe.data)
     stream = stream or run.recipe.stream
-    train, val = (SkeletonDataset(store, s, [layout], run.device) for s in ("train", "val"))
+    train, val = open_splits(run, store, layout)
     if not len(train) or not len(val):
         raise InputError(
             f"{store.path} has {len(train)} train and {len(val)} val clips; evaluation needs both"
@@ -78,12 +107,16 @@ def features_of(
     (layout,) = train.layouts
     require_same_kind(run, store, layout)
     seen = layout in run.layouts
-    if layout not in run.encoder.layouts:
-        run.encoder.add_layout(train.layouts[layout])
-    if run.random or not seen:
-        fit_statistics(run.encoder, train, layout, stream, only_input=not run.random)
-    train_x, val_x = (extract_features(run.encoder, part, layout, stream) for part in (train, val))
-    note = collapse_note(train_x)
+    known = {name: run.encoder.layouts[name] for name in run.layouts}
+    way = choose_route(known, train.layouts[layout], route)
+    with running_on(fitting(run.recipe.backend, run.device), run.device):
+        prepare_route(way, run.encoder, train, stream, run.random)
+        train_x, val_x = (
+            extract_features(run.encoder, part, layout, stream, None if seen else way)
+            for part in (train, val)
+        )
+    notes = [] if seen else [*way.notes, way.line]
+    notes += filter(None, [collapse_note(train_x)])
     return SplitFeatures(
         train_x,
         train.labels,
@@ -93,7 +126,8 @@ def features_of(
         seen,
         layout,
         store,
-        notes=[] if note is None else [note],
+        way,
+        notes=notes,
     )
 
 
@@ -120,6 +154,7 @@ def evaluate_linear(
     epochs: int = EPOCHS,
     lr: float = LR,
     batch_size: int = BATCH_SIZE,
+    route: str = "auto",
 ) -> dict[str, Any]:
     """The linear protocol on one layout; the result also goes to the run's folder.
 
@@ -130,6 +165,7 @@ def evaluate_linear(
         stream: "joint", "motion" or "bone"; None for the recipe's.
         seed, epochs, lr, batch_size: see :func:`fit_linear`; the rate falls after 80 % of the
             epochs.
+        route: for a layout that the encoder was not trained on, see :func:`features_of`.
 
     Returns:
         What ``msclr evaluate linear --json`` prints. Its ``notes`` are sentences that whoever reads
@@ -140,18 +176,23 @@ def evaluate_linear(
         InputError: see :func:`features_of` and :func:`fit_linear`.
     """
     options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size}
-    return _linear(run, layout, data, stream, **options)[0]
+    return _linear(run, layout, data, stream, route, **options)[0]
 
 
 def _linear(
-    run: Run, layout: str, data: str | Path | None, stream: str | None = None, **options
+    run: Run,
+    layout: str,
+    data: str | Path | None,
+    stream: str | None = None,
+    route: str = "auto",
+    **options,
 ) -> tuple[dict[str, Any], Tensor, Tensor]:
     """The result of :func:`evaluate_linear`, the last epoch's logits and the labels."""
-    options = _LINEAR_DEFAULTS | options
+    options = LINEAR_DEFAULTS | options
     check_options(options["epochs"], options["lr"], options["batch_size"])  # before the long part
-    f = features_of(run, layout, data, stream)
+    f = features_of(run, layout, data, stream, route)
     fit = fit_linear(f.train, f.train_labels, f.val, f.val_labels, len(f.classes), **options)
-    result = _describe(run, "linear", f, data, stream) | options
+    result = describe(run, "linear", f, data, stream) | options
     result |= {
         "top1": fit.top1,
         "top5": fit.top5,
@@ -161,7 +202,8 @@ def _linear(
         "per_class": f.per_class(fit.per_class),
         "notes": f.notes + fit.notes,
     }
-    changed = [f"{k}{v}" for k, v in options.items() if v != _LINEAR_DEFAULTS[k]]
+    changed = [f"{k}{v}" for k, v in options.items() if v != LINEAR_DEFAULTS[k]]
+    changed += of_route(f, route)
     keep_result(run, f.store, result, changed)
     return result, fit.logits, f.val_labels
 
@@ -172,17 +214,20 @@ def evaluate_knn(
     data: str | Path | None = None,
     stream: str | None = None,
     ks: Sequence[int] = KS,
+    *,
+    route: str = "auto",
 ) -> dict[str, Any]:
     """Cosine nearest neighbours on one layout; ``top1`` is that of the first k.
 
     Of ``ks`` those are left out that exceed the number of training clips. For the other arguments
     and the ``notes`` of the result see :func:`evaluate_linear`.
     """
-    f = features_of(run, layout, data, stream)
+    f = features_of(run, layout, data, stream, route)
     changed = [] if tuple(ks) == KS else [f"k{k}" for k in ks]
+    changed += of_route(f, route)
     ks = [k for k in ks if k <= len(f.train)]
     accuracy = knn(f.train, f.train_labels, f.val, f.val_labels, len(f.classes), ks)
-    result = _describe(run, "knn", f, data, stream) | {
+    result = describe(run, "knn", f, data, stream) | {
         "top1": accuracy[ks[0]],
         "top5": None,  # a vote ranks no further classes
         "best_top1": max(accuracy.values()),
@@ -201,6 +246,7 @@ def evaluate_ensemble(
     epochs: int = EPOCHS,
     lr: float = LR,
     batch_size: int = BATCH_SIZE,
+    route: str = "auto",
 ) -> dict[str, Any]:
     """Add up the logits of a linear classifier a run and layout.
 
@@ -212,7 +258,7 @@ def evaluate_ensemble(
         InputError: data without the same clips, or clips with other labels; see also
             :func:`evaluate_linear`.
     """
-    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
+    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "route": route}
     fits = _fit_members(runs, layouts, data, options)
     labels, names = fits[0].labels, list(fits[0].result["per_class"])
     several = len({run.recipe.stream for run in runs}) > 1
@@ -297,7 +343,12 @@ def _distinct(classes: Sequence[str]) -> list[str]:
     return names
 
 
-def _describe(run: Run, protocol: str, f: SplitFeatures, data, stream) -> dict[str, Any]:
+def of_route(f: SplitFeatures, route: str) -> list[str]:
+    """What a route that was asked for adds to the name of a result's file."""
+    return [f"route_{f.route.kind}"] if route != "auto" and not f.seen else []
+
+
+def describe(run: Run, protocol: str, f: SplitFeatures, data, stream) -> dict[str, Any]:
     return {
         "protocol": protocol,
         "layout": f.layout,
@@ -308,4 +359,5 @@ def _describe(run: Run, protocol: str, f: SplitFeatures, data, stream) -> dict[s
         "step": run.step,
         "versions": {"msclr": __version__, "torch": str(torch.__version__)},
         "seen_in_pretraining": f.seen,
+        "route": f.route.kind,
     }

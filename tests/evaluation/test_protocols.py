@@ -83,7 +83,7 @@ def test_features_of_a_seen_layout_are_the_encoders_of_both_splits_in_order(run,
 
 def test_an_unseen_layout_gets_the_statistics_of_the_training_clips(run, data):
     before = {k: v.clone() for k, v in run.encoder.state_dict().items()}
-    f = features_of(run, UNSEEN)
+    f = features_of(run, UNSEEN, route="attach")
     assert not f.seen and f.train.isfinite().all() and f.train.std(0).min() > 0
     x, bodies = inputs(data, "train", UNSEEN)
     tracks = x.permute(0, 4, 2, 3, 1)[bodies]  # (R, T, V, C), present bodies only
@@ -92,7 +92,7 @@ def test_an_unseen_layout_gets_the_statistics_of_the_training_clips(run, data):
     torch.testing.assert_close(norm.running_var, tracks.flatten(2).flatten(0, 1).var(0))
     after = run.encoder.state_dict()
     assert all(after[k].equal(v) for k, v in before.items())  # of the rest nothing moved
-    assert features_of(run, UNSEEN).val.equal(f.val)
+    assert features_of(run, UNSEEN, route="attach").val.equal(f.val)
     assert run.layouts == list(LAYOUTS)
 
 

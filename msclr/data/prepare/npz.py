@@ -6,7 +6,7 @@ import logging
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,13 @@ _OPTIONAL = ("names", "classes")
 logger = logging.getLogger(__name__)
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_npz(
+    path: str | os.PathLike[str], needed: Sequence[str] = ("labels", "split", "offset")
+) -> dict[str, Any]:
     """The clips of an .npz file as keyword arguments of `prepare_arrays`.
+
+    needed: which of labels, split and offset must be there. Without an offset a view is one clip;
+        labels and split are left out of the result where they are not there.
 
     The file holds all clips end to end, clip i in the rows offset[i] to offset[i + 1]:
 
@@ -39,7 +44,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = as_path(path)
     arrays = _load(path)
     keys = [key for key in arrays if key.startswith(_VIEW)]
-    missing = [key for key in _NEEDED if key not in arrays]
+    missing = [key for key in needed if key not in arrays]
     if missing or not keys:
         lacking = ", ".join([*missing, *([] if keys else ["view/<layout>"])])
         there = ", ".join(arrays) or "nothing"
@@ -48,15 +53,12 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
     if ignored:
         logger.info("%s: not read: %s", path, ", ".join(sorted(ignored)))
 
-    offset = _check_offset(arrays["offset"], path)
+    whole = np.array([0, len(arrays[keys[0]])])
+    offset = _check_offset(arrays.get("offset", whole), path)
     views = {key.removeprefix(_VIEW): _cut(arrays[key], offset, key, path) for key in keys}
-    texts = {key: _text(arrays[key], key, path) for key in _OPTIONAL if key in arrays}
-    return {
-        "views": views,
-        "labels": arrays["labels"],
-        "split": _text(arrays["split"], "split", path),
-        **texts,
-    }
+    texts = {key: _text(arrays[key], key, path) for key in ("split", *_OPTIONAL) if key in arrays}
+    labels = {"labels": arrays["labels"]} if "labels" in arrays else {}
+    return {"views": views, **labels, **texts}
 
 
 def _load(path: Path) -> Mapping[str, np.ndarray]:
