@@ -79,7 +79,7 @@ class SkeletonDataset:
         store = source if isinstance(source, Store) else open_store(source)
         arrays = store.split(split)
         self.store, self.classes, self.names = store, store.classes, arrays.names
-        self.planar, self.frame = store.coordinates == "xy_score", store.frame
+        self.planar, self.frame = store.meta.get("coordinates") == "xy_score", store.frame
         self.layouts: dict[str, Layout] = {
             name: store.layouts[name] for name in self._names(store, layouts)
         }
