@@ -131,14 +131,13 @@ def to_adjacency(conv: PackedConv, g: Gradient) -> Tensor:
     types = RowTypes(conv.x.dtype)
     blocks = _joint_blocks(types, conv)
     rows, segments = blocks["BLOCK_R"], len(conv.segments) // 3
-    groups = conv.partitions // blocks["GROUP"]
     plan = plan_rows(conv.segments, 1, False, 128, conv.x.device)
     pieces = _pieces(conv, blocks)
     tiles = max((triton.cdiv(n * t, rows // v) for n, t, v in triples(conv.segments)), default=0)
-    splits = splits_of(conv.x, tiles, pieces * groups * segments, at_once=2)
+    splits = splits_of(conv.x, tiles, pieces * conv.partitions * segments, at_once=2)
     links = types.new_sums(conv.x, pieces * splits, segments, conv.partitions, rows, rows)
     if splits:
-        programs.joint_gradients[(splits, segments * groups, pieces)](
+        programs.joint_gradients[(splits, segments * conv.partitions, pieces)](
             *g, conv.x, conv.weight, conv.bias, plan.table, links, *conv.channels,
             *conv.weight_strides(), K=conv.partitions, **types.constants, **blocks,
         )  # fmt: skip
@@ -171,6 +170,9 @@ def _blocks(types: RowTypes, read: int, made: int) -> dict[str, int]:
         "BLOCK_N": block_size(made, most_made),
         "BLOCK_C": block_size(read, most_read),
         "num_warps": warps,
+        "maxnreg": 168
+        if types.half
+        else 255,  # without a limit ptxas spills now and then, to stay below one of its own
     }
 
 
@@ -184,16 +186,16 @@ def _weight_blocks(types: RowTypes, conv: PackedConv) -> dict[str, int]:
         "BLOCK_C": block_size(conv.channels[0], most_in),
         "BLOCK_O": block_size(conv.channels[1], most_out),
         "num_warps": warps,
+        "maxnreg": 255,
     }
 
 
 def _joint_blocks(types: RowTypes, conv: PackedConv) -> dict[str, int]:
     large = conv.joints > 64
-    together = conv.partitions <= 3 and not large and types.half
-    return {
-        "GROUP": conv.partitions if together else 1,
+    return {  # so that two programs fit a multiprocessor
         "BLOCK_R": 128 if large else 64,
         "BLOCK_C": block_size(conv.channels[0], 32 if types.half else 16),
         "BLOCK_O": block_size(conv.channels[1], 32 if types.half else 16),
-        "num_warps": 8,
+        "num_warps": 8 if large else 4,
+        "maxnreg": 255,
     }

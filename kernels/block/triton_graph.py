@@ -37,7 +37,7 @@ from msclr.kernels.graph_conv.triton_neighbours import entries_of
 
 
 @triton.jit
-def _plain_rows(x, row, exists, c, channels, SUM: tl.constexpr):
+def plain_rows(x, row, exists, c, channels, SUM: tl.constexpr):
     inside = exists[:, None] & (c < channels)[None, :]
     return tl.load(x + row[:, None] * channels + c[None, :], mask=inside, other=0).to(SUM)
 
@@ -51,7 +51,7 @@ def _aggregate(
     for j in range(most):
         v, a, linked = entries_of(adjacency, source, graph, j, own, joints, exists, TRANSPOSED, SUM)
         if other is None:
-            near = _plain_rows(given, first_row + v, linked, c, channels, SUM)
+            near = plain_rows(given, first_row + v, linked, c, channels, SUM)
         else:
             near = normed_rows(given, other, norm, first_row + v, linked, c, channels, SUM)
         z += tl.where(linked, a, 0)[:, None] * near
@@ -109,7 +109,7 @@ def convolve(
             c = start + tl.arange(0, BLOCK_C)
             if source is None:
                 if other is None:
-                    z = _plain_rows(given, first_row + joint, reads, c, channels_read, SUM)
+                    z = plain_rows(given, first_row + joint, reads, c, channels_read, SUM)
                 else:
                     z = normed_rows(
                         given, other, norm, first_row + joint, reads, c, channels_read, SUM
@@ -195,7 +195,7 @@ def weight_gradient(
         summed = ()
         for i in tl.static_range(GROUP):
             if source is None:
-                z = _plain_rows(x, first_row + joint, exists, c, channels_in, SUM)
+                z = plain_rows(x, first_row + joint, exists, c, channels_in, SUM)
                 total = tl.full((BLOCK_M,), 1, SUM)
             else:
                 graph = tl.load(entry + GRAPH) * K + (first_k + i) * joints * joints
@@ -235,7 +235,6 @@ def joint_gradients(
     w_o,
     w_c,
     K: tl.constexpr,
-    GROUP: tl.constexpr,
     SUM: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -243,61 +242,48 @@ def joint_gradients(
     BLOCK_C: tl.constexpr,
     BLOCK_O: tl.constexpr,
 ):
-    """dA, all of it whatever the support, of one segment and for a block of channels.
+    """dA, all of it whatever the support, of one segment and partition, for a block of channels.
 
     A program adds up its share of tiles of as many whole frames as fit BLOCK_R rows: a row is the
     same joint in all. The product (W_k x + b_k) g^T of a tile links each of its frames with the
     others as well; what does not link a frame with itself is never stored.
     """
     split = tl.program_id(0)
-    segment = tl.program_id(1) // (K // GROUP)
-    first_k = tl.program_id(1) % (K // GROUP) * GROUP
+    k = tl.program_id(1) % K
     blocks = tl.cdiv(channels_in, BLOCK_C)
     c = tl.program_id(2) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     o = tl.program_id(2) // blocks * BLOCK_O + tl.arange(0, BLOCK_O)
-    entry = table + segment * COLUMNS
+    entry = table + tl.program_id(1) // K * COLUMNS
     joints = tl.load(entry + JOINTS)
     rows = tl.load(entry + ROWS)
     row = tl.arange(0, BLOCK_R)
     used = BLOCK_R // joints * joints
-    factors = ()
-    acc = ()
-    shifts = ()
-    for i in tl.static_range(GROUP):
-        factor_at = weight + (first_k + i) * w_k + c[:, None] * w_c + o[None, :] * w_o
-        within = (c < channels_in)[:, None] & (o < channels_out)[None, :]
-        factors = factors + (as_operand(tl.load(factor_at, mask=within, other=0), x, OPERAND),)
-        acc = acc + (tl.zeros((BLOCK_R, BLOCK_R), SUM),)
-        if bias is not None:  # is for one of the blocks that share output channels
-            once = (o < channels_out) & (tl.program_id(2) % blocks == 0)
-            shift = tl.load(bias + (first_k + i) * channels_out + o, mask=once, other=0)
-            shifts = shifts + (shift.to(SUM),)
+    within = (c < channels_in)[:, None] & (o < channels_out)[None, :]
+    factor_at = weight + k * w_k + c[:, None] * w_c + o[None, :] * w_o
+    factor = as_operand(tl.load(factor_at, mask=within, other=0), x, OPERAND)
+    if bias is not None:  # is for one of the blocks that share output channels
+        once = (o < channels_out) & (tl.program_id(2) % blocks == 0)
+        shift = tl.load(bias + k * channels_out + o, mask=once, other=0).to(SUM)
+    acc = tl.zeros((BLOCK_R, BLOCK_R), SUM)
     for tile in range(split, tl.cdiv(rows, used), tl.num_programs(0)):
         at = tile * used + row
         exists = (row < used) & (at < rows)
-        g = normed_rows(
-            d, h, norm, (tl.load(entry + OWN_ROW) + at).to(tl.int64), exists, o, channels_out, SUM
-        )
+        own = (tl.load(entry + OWN_ROW) + at).to(tl.int64)
+        g = normed_rows(d, h, norm, own, exists, o, channels_out, SUM)
+        read = (tl.load(entry + READ_ROW) + at).to(tl.int64)
+        near = as_operand(plain_rows(x, read, exists, c, channels_in, SUM), x, OPERAND)
+        made = tl.dot(near, factor, None, PRECISION, out_dtype=SUM)
+        if bias is not None:
+            made += shift[None, :]
+        made = as_operand(made, x, OPERAND)
         turned = tl.trans(as_operand(g, x, OPERAND))
-        near = _plain_rows(
-            x, (tl.load(entry + READ_ROW) + at).to(tl.int64), exists, c, channels_in, SUM
-        )
-        near = as_operand(near, x, OPERAND)
-        grown = ()
-        for i in tl.static_range(GROUP):
-            made = tl.dot(near, factors[i], None, PRECISION, out_dtype=SUM)
-            if bias is not None:
-                made += shifts[i][None, :]
-            made = as_operand(made, x, OPERAND)
-            grown = grown + (tl.dot(made, turned, acc[i], PRECISION, out_dtype=SUM),)
-        acc = grown
+        acc = tl.dot(made, turned, acc, PRECISION, out_dtype=SUM)
     part = (tl.program_id(2) * tl.num_programs(0) + split).to(tl.int64)
-    part = part * (tl.num_programs(1) // (K // GROUP)) + segment
-    block = tl.where(row < used, row // joints, -1)
-    same = (block[:, None] == block[None, :]) & (block >= 0)[:, None]
-    for i in tl.static_range(GROUP):
-        from_row = ((part * K + first_k + i) * BLOCK_R + row)[:, None]
-        tl.store(links + from_row * BLOCK_R + row[None, :], acc[i], mask=same)
+    part = part * tl.num_programs(1) + tl.program_id(1)
+    frame = tl.where(row < used, row // joints, -1)
+    same = (frame[:, None] == frame[None, :]) & (frame >= 0)[:, None]
+    from_row = (part * BLOCK_R + row)[:, None]
+    tl.store(links + from_row * BLOCK_R + row[None, :], acc, mask=same)
 
 
 @triton.jit(do_not_specialize=["parts"])

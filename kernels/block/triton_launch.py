@@ -215,5 +215,5 @@ class _Launches:
             "SUM": self.types.constants["SUM"],
             "BLOCK_R": block,
             "BLOCK_C": 32,
-            "num_warps": 4,
+            "num_warps": 4 if self.types.half else 8,
         }

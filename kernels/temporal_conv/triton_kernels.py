@@ -56,7 +56,7 @@ def convolve(
     blocks = tl.cdiv(channels_made, BLOCK_N)
     tile = tl.program_id(0) // blocks
     o = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
-    _, entry = entry_of(table, tile, ENTRIES)
+    segment, entry = entry_of(table, tile, ENTRIES)
     sample, frame, joint, exists = rows_of_tile(entry, tile, BLOCK_M)
     read_frames = tl.load(entry + READ_FRAMES)
     parity = tl.load(entry + PARITY)
@@ -133,7 +133,7 @@ def weight_gradient(
         acc = acc + (tl.zeros((BLOCK_O, BLOCK_C), SUM),)
     of_bias = tl.zeros((BLOCK_O,), SUM)
     for tile in range(split, tiles, tl.num_programs(0)):
-        _, entry = entry_of(table, tile, ENTRIES)
+        segment, entry = entry_of(table, tile, ENTRIES)
         sample, frame, joint, exists = rows_of_tile(entry, tile, BLOCK_M)
         read_frames = tl.load(entry + READ_FRAMES)
         row = own_rows(entry, sample, frame, joint, 1)

@@ -126,17 +126,19 @@ def _blocks(types: RowTypes, read: int, made: int) -> dict[str, int]:
         "BLOCK_N": block_size(made, most_made),
         "BLOCK_C": block_size(read, most_read),
         "num_warps": warps,
+        "maxnreg": 255,  # without a limit ptxas spills now and then, to stay below one of its own
     }
 
 
 def _weight_blocks(types: RowTypes, inner: int, out: int) -> dict[str, int]:
-    rows, most_in, most_out, warps = types.pick(
-        half=(64, 32, 64, 4), single=(32, 32, 32, 4), double=(32, 16, 16, 4)
+    group, rows, most_in, most_out, warps = types.pick(
+        half=(3, 32, 32, 32, 4), single=(1, 32, 32, 32, 4), double=(3, 32, 16, 16, 4)
     )
     return {
-        "GROUP": 3,
+        "GROUP": group,
         "BLOCK_M": rows,
         "BLOCK_C": block_size(inner, most_in),
         "BLOCK_O": block_size(out, most_out),
         "num_warps": warps,
+        "maxnreg": 255,
     }
