@@ -131,10 +131,8 @@ def can_fuse(
     return (
         misfit(parts) is None
         and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled("cpu")
         and all(not isinstance(g, Graph) or g.layout_index is None for g in graphs)
-        and all(_alike(t, x) for t in _operands(parts, graphs))
+        and _alike(x, _operands(parts, graphs))
         and _one_mode(parts)
         and hooked(block) is None
     )
@@ -167,8 +165,14 @@ def _operands(parts: BlockParts, graphs: Sequence[Tensor | Graph]) -> Iterator[T
         yield from (norm.weight, norm.bias, norm.running_mean, norm.running_var)
 
 
-def _alike(tensor: Tensor, x: Tensor) -> bool:
-    return tensor.dtype == x.dtype and tensor.device == x.device
+def _alike(x: Tensor, operands: Iterator[Tensor]) -> bool:
+    """Whether all is of one device and of x's precision; autocast leaves parameters in float32."""
+    dtype = x.dtype
+    if torch.is_autocast_enabled("cpu") and dtype in (torch.float32, torch.bfloat16, torch.float16):
+        dtype = torch.float32
+    elif dtype not in (torch.float32, torch.float64):
+        return False
+    return all(tensor.dtype == dtype and tensor.device == x.device for tensor in operands)
 
 
 def run_fused(
@@ -185,6 +189,8 @@ def run_fused(
     p = dropout.p if dropout is not None and dropout.training else 0.0
     if p > 0 and seed is None:
         seed = draw_seed()
+    if torch.is_autocast_enabled("cpu"):  # computed in float32, kept in half precision
+        x = x._replace(rows=x.rows.to(torch.get_autocast_dtype("cpu")))
     conv, group = parts.residual_conv, _group_of(norms[0])
     y, moments = kernels.stgcn_block(
         x,

@@ -160,7 +160,7 @@ def test_copies_run_whole_and_restore_undoes_it(copied, calls):
 
 def test_a_little_work_runs_the_graph_convolution_alone(calls, monkeypatch):
     monkeypatch.setattr(blocks, "too_small", too_small)
-    block, A = LambdaBlock(16, 16, 3).eval(), graph()
+    block, A = LambdaBlock(16, 16, 3).eval(), graph().float()
     accelerate(block)
     calls.clear()
     one, many = torch.randn(1, 16, 50, 5), torch.randn(10, 16, 50, 5)

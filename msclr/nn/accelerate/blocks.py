@@ -66,14 +66,16 @@ class Block(Swapped):
         rows = PackedRows.of([x])
         if -(-x.shape[2] // parts.time_conv.stride[0]) * x.shape[0] * x.shape[3] < 2:
             return None  # no rows, or an error that is the norms' to raise
-        if too_small(len(rows.rows), parts.time_conv.out_channels):
-            return None
         operands = operands_of_block([Graph(adjacency, support)], parts.norms)
         (y,) = run_fused(parts, rows, operands).groups()
         advance([parts.norms], operands.moments)
         # As at a graph convolution: what is around the blocks of an NCHW model was never run on
         # anything else, forward or backward.
         return _Leaves.apply(y) if stays_contiguous else y
+
+    def _pays(self, x: object) -> bool:
+        """Whether running whole is worth while; the trial of a form does not ask."""
+        return not torch.is_tensor(x) or not too_small(x[:, :1].numel(), self.width())
 
     @classmethod
     def _parts(cls, block: nn.Module, x: Tensor, partitions: int, *modules) -> BlockParts | str:
@@ -88,6 +90,9 @@ class Block(Swapped):
 
 class _STGCN(Block):
     """ST-GCN's: ``forward(x, A) -> (relu(tcn(gcn(x, A)) + residual(x)), A)``."""
+
+    def width(self) -> int:
+        return self.gcn.conv.out_channels // self.gcn.kernel_size
 
     @classmethod
     def parts(cls, block: nn.Module, x: Tensor) -> BlockParts | str:
@@ -111,7 +116,7 @@ class _STGCN(Block):
         return self._run(x, adjacency, self.gcn._support(adjacency))
 
     def forward(self, *args, **kwargs):
-        y = self.whole(*args) if len(args) == 2 and not kwargs else None
+        y = self.whole(*args) if len(args) == 2 and not kwargs and self._pays(args[0]) else None
         return super().forward(*args, **kwargs) if y is None else (y, args[1])
 
 
@@ -123,6 +128,9 @@ class _STGCNWithout(_STGCN):
 
 class _Pyskl(Block):
     """pyskl's: ``forward(x) -> relu(tcn(gcn(x)) + residual(x))``, with the graph in ``gcn``."""
+
+    def width(self) -> int:
+        return self.gcn.bn.num_features
 
     @classmethod
     def parts(cls, block: nn.Module, x: Tensor) -> BlockParts | str:
@@ -146,7 +154,7 @@ class _Pyskl(Block):
 
     def forward(self, *args, **kwargs):
         fits = not kwargs and (len(args) == 1 or args[1:] == (None,))
-        y = self.whole(args[0]) if fits else None
+        y = self.whole(args[0]) if fits and self._pays(args[0]) else None
         return super().forward(*args, **kwargs) if y is None else y
 
 
