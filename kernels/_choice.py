@@ -137,6 +137,14 @@ def remembers(known: dict) -> dict:
     return known
 
 
+def first_time(what: str) -> bool:
+    """Whether this process asks for the first time."""
+    with _lock:
+        first = what not in _said
+        _said.add(what)
+    return first
+
+
 def _load(device: torch.device) -> Mapping[tuple[str, str], tuple[str, ...]]:
     """The verdicts that are on disk; nothing is decided in the middle of somebody's call."""
     from msclr.kernels._qualify import stored
@@ -156,8 +164,7 @@ def _capturing(device: torch.device) -> bool:
 @torch.compiler.assume_constant_result
 def _say_unknown(device: str) -> bool:
     """Once a device. A trace runs it where it stands, and takes its result for a constant."""
-    if device not in _said:
-        _said.add(device)
+    if first_time(device):
         logger.warning(
             "it is not decided yet which kernels are right and fast on %s, so PyTorch's own run; "
             "msclr.kernels.prepare(%r) before, or `msclr doctor` once, decides",

@@ -15,7 +15,7 @@ from msclr.kernels._qualify import children, store
 from msclr.kernels._qualify.children import Job, Limits
 from msclr.kernels._qualify.judge import in_dtype
 from msclr.kernels._qualify.machine import describe, sources_of, takes_gpu_backends
-from msclr.kernels._qualify.ranks import agreed, leads
+from msclr.kernels._qualify.ranks import agreed, in_group, leads
 from msclr.kernels._qualify.store import Key, Verdict
 from msclr.kernels._qualify.subjects import SUBJECTS, Subject
 
@@ -158,6 +158,8 @@ def prepare(
     if device.type not in _choice.qualifying_types or not _choice.qualification_is_on():
         return
     device = normal(device)
+    if not in_group() and not _choice.first_time(f"prepare {device} {usual_families(device)}"):
+        return
     rows = rows_of(device, usual_families(device))
     if leads() and any(row.verdict is None for row in rows):
         (say or logger.warning)(
@@ -168,7 +170,8 @@ def prepare(
     rows = agreed(rows, group)
     _choice.adopt(device, adopted(rows))
     for line in complaints(rows, device):
-        logger.warning(line)
+        if _choice.first_time(line):
+            logger.warning(line)
 
 
 def adopted(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[str, ...]]:

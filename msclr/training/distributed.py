@@ -30,6 +30,11 @@ class Ranks:
         self._host_group = host_group or group
 
     @property
+    def host_group(self) -> object | None:
+        """The processes' group for what is exchanged without a GPU; None for one process."""
+        return self._host_group
+
+    @property
     def first(self) -> bool:
         return self.rank == 0
 

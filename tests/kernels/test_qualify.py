@@ -203,6 +203,7 @@ def test_the_fastest_that_qualified_runs_and_is_tried_once(qualifying, monkeypat
     )  # fmt: skip
     said = []
     preparing.prepare("cpu", say=said.append)
+    _choice._said.clear()  # as in a process that begins
     preparing.prepare("cpu", say=said.append)
     assert calls == [["slow", "right", "wrong"]]
     assert len(said) == 1 and "at most 30 s" in said[0]
@@ -226,12 +227,16 @@ def test_none_that_qualified_is_one_line_that_says_why(qualifying, monkeypatch, 
     assert fake.choose(None, THREE) is fake_operators.reference
 
 
-def test_what_was_left_open_is_tried_again(qualifying, monkeypatch):
+def test_what_was_left_open_is_tried_again_by_the_next_process(qualifying, monkeypatch, caplog):
     calls = verdicts(monkeypatch, right=verdict(False, "no time", decided=False))
+    for _ in range(2):
+        preparing.prepare("cpu", say=[].append)
+    assert calls == [["right"]] and len(caplog.records) == 1
+    _choice._said.clear()  # as in a process that begins
     preparing.prepare("cpu", say=[].append)
-    preparing.prepare("cpu", say=[].append)
-    assert calls == [["right"]] * 2
-    calls = verdicts(monkeypatch, right=verdict(True))
+    assert calls == [["right"]] * 2 and len(caplog.records) == 2
+    _choice._said.clear()
+    verdicts(monkeypatch, right=verdict(True))
     preparing.prepare("cpu", say=[].append)
     assert fake.order(CPU, "single") == ("right", "reference")
 
@@ -241,6 +246,7 @@ def test_qualification_may_be_off(qualifying, monkeypatch, caplog):
     preparing.prepare("cpu", say=[].append)
     monkeypatch.setattr(_choice, "_adopted", {})
     fake._orders.clear()
+    _choice._said.clear()
     monkeypatch.setenv("MSCLR_QUALIFY", "off")
     preparing.prepare("cpu", say=[].append)
     assert fake.choose(None, THREE) is fake_operators.reference

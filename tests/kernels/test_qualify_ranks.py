@@ -1,4 +1,4 @@
-"""Several processes agree on what runs: one of each machine tries, all take what is right on all."""
+"""Several processes agree on what runs: one of each machine tries, what is right on all runs."""
 
 from __future__ import annotations
 
