@@ -150,7 +150,7 @@ def test_left_along_up_is_no_frame():
 
 
 def test_the_main_body_moves_most_or_is_named():
-    still, moving = upright(), upright() @ some_rotation().T
+    still, moving = upright() @ some_rotation(5).T, upright() @ some_rotation().T
     moving = moving + 0.1 * np.sin(np.arange(30))[None, :, None, None]
     both = np.concatenate([still, moving])
     np.testing.assert_array_equal(

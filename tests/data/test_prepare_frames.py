@@ -93,6 +93,24 @@ def test_constants_are_those_of_body_frame_by_each_views_own_landmarks(tmp_path)
             np.testing.assert_allclose(split.constants[name][i], wanted.to_row(), atol=1e-12)
 
 
+def test_all_views_of_a_clip_take_one_main_body(tmp_path):
+    """The one that moves most under all of them, though it is the other under the second alone."""
+    views = {name: clips(name, 3) for name in NAMES}
+    for clip in views["smpl_24"]:
+        clip[1] += 0.4 * np.sin(np.arange(clip.shape[1]) / 3)[:, None, None]
+        clip[0] = clip[0].mean(axis=0)
+    for clip in views["kinectv1_20"]:
+        clip[0] += 3 * np.sin(np.arange(clip.shape[1]) / 3)[:, None, None]
+    prepare(tmp_path / "set", views, frame="body")
+    store = open_store(tmp_path / "set")
+    for name in NAMES:
+        wanted = body_frame(views[name][0], store.layouts[name], main=0)
+        got = store.split("train").constants[name][0]
+        np.testing.assert_allclose(got, wanted.to_row(), atol=1e-12)
+    alone = body_frame(views["smpl_24"][0], store.layouts["smpl_24"])
+    assert np.abs(alone.to_row() - wanted.to_row()).max() > 0.1
+
+
 def test_metres_come_back(tmp_path):
     views = {"kinectv1_20": clips("kinectv1_20")}
     views["kinectv1_20"][0][:, :, 5] = 0  # never seen
@@ -216,11 +234,12 @@ def test_a_derived_view_is_its_sources_in_the_same_frame(tmp_path, frame):
     np.testing.assert_allclose(view_of(tmp_path / "set", "h36m_17"), wanted, atol=1e-5)
 
 
-def test_a_derived_joint_that_needs_one_never_seen_is_missing(tmp_path):
+@pytest.mark.parametrize("frame", ["body", "camera"])
+def test_a_derived_joint_that_needs_one_never_seen_is_missing(tmp_path, frame):
     views = {"kinectv1_20": clips("kinectv1_20")}
     source, target = layouts.get("kinectv1_20"), layouts.get("h36m_17")
     views["kinectv1_20"][0][:, :, source.joints.index("WristLeft")] = np.nan
-    prepare(tmp_path / "set", views, derive=["h36m_17"])
+    prepare(tmp_path / "set", views, derive=["h36m_17"], frame=frame)
     needs = derivation(source, target)[:, source.joints.index("WristLeft")] != 0
     got = view_of(tmp_path / "set", "h36m_17").any(axis=(2, 4))  # (N, M, V)
     assert needs.any() and not got[0][:, needs].any()

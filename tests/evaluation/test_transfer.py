@@ -11,7 +11,7 @@ import torch
 from msclr.cli import main
 from msclr.data import prepare_arrays
 from msclr.errors import InputError
-from msclr.evaluation import evaluate_linear, evaluate_transfer, fit_linear
+from msclr.evaluation import evaluate_linear, evaluate_transfer, fit_linear, transfer
 from msclr.evaluation.protocols import features_of
 from msclr.evaluation.transfer import _of_classes, _shared
 from tests.tiny import FRAMES, LAYOUTS, UNSEEN, tiny_clips
@@ -19,9 +19,16 @@ from tests.tiny import FRAMES, LAYOUTS, UNSEEN, tiny_clips
 A, B = LAYOUTS
 
 
-def test_trained_on_one_layout_and_tested_on_another(run, folders):
-    got = evaluate_transfer(run, A, B, epochs=5)
+def test_trained_on_one_layout_and_tested_on_another(run, folders, monkeypatch):
     one, other = features_of(run, A), features_of(run, B)
+    taken = []
+    monkeypatch.setattr(
+        transfer, "fit_linear", lambda *x, **options: taken.append(x) or fit_linear(*x, **options)
+    )
+    got = evaluate_transfer(run, A, B, epochs=5)
+    ((x, y, test_x, test_y, count),) = taken
+    assert torch.equal(x, one.train) and torch.equal(y, one.train_labels) and count == 2
+    assert torch.equal(test_x, other.val) and torch.equal(test_y, other.val_labels)
     wanted = fit_linear(one.train, one.train_labels, other.val, other.val_labels, 2, epochs=5)
     assert got["top1"] == wanted.top1 and got["best_top1"] == wanted.best_top1
     assert (got["train_layout"], got["test_layout"]) == (A, B)
