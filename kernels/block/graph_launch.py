@@ -19,8 +19,6 @@ from msclr.kernels._triton_sums import sum_of_parts
 from msclr.kernels.block import triton_graph as programs
 from msclr.kernels.graph_conv.triton_neighbours import Lists
 
-_FINISHED = 256  # entries of the adjacency that a program adds up
-
 
 class PackedConv(NamedTuple):
     """A graph convolution over packed rows; without an adjacency every joint has itself alone."""
@@ -44,16 +42,19 @@ class PackedConv(NamedTuple):
         """Of the largest layout."""
         return max((v for _, _, v in triples(self.segments)), default=1)
 
-    def lists(self, transposed: bool) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def lists(self) -> Lists:
+        """Of the adjacency's entries."""
+        table = plan_rows(self.segments, 1, False, 128, self.x.device).table
+        graphs = len(self.segments) // 3 * self.partitions
+        return Lists(
+            self.adjacency, self.support, None, graphs, self.partitions, self.joints, table
+        )
+
+    def graph(self, transposed: bool) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The adjacency, its lists of neighbours and the longest of them."""
         if self.adjacency is None:
             return None, None, None
-        table = plan_rows(self.segments, 1, False, 128, self.x.device).table
-        graphs = len(self.segments) // 3 * self.partitions
-        made = Lists(
-            self.adjacency, self.support, None, graphs, self.partitions, self.joints, table
-        )
-        return self.adjacency, *made.neighbours(transposed)
+        return self.adjacency, *self.lists().neighbours(transposed)
 
     def weight_strides(self) -> tuple[int, int, int]:
         """Of partitions, output and input channels."""
@@ -80,7 +81,7 @@ def forward(conv: PackedConv, want_sums: bool) -> tuple[Tensor, Tensor | None]:
     sums = types.new_sums(conv.x, plan.tiles, 2, channels) if want_sums else None
     if plan.tiles:
         programs.convolve[(plan.tiles * triton.cdiv(channels, blocks["BLOCK_N"]),)](
-            conv.x, None, None, conv.weight, conv.bias, *conv.lists(False), plan.table, made, sums,
+            conv.x, None, None, conv.weight, conv.bias, *conv.graph(False), plan.table, made, sums,
             None, None, read, channels, w_k, w_c, w_o, K=conv.partitions, STRIDE=conv.stride,
             BACKWARD=False, ENTRIES=plan.entries, **types.constants, **blocks,
         )  # fmt: skip
@@ -97,7 +98,7 @@ def to_x(conv: PackedConv, g: Gradient, addend: Tensor | None, gate: Tensor | No
     made = conv.x.new_empty(conv.x.shape)
     if plan.tiles:
         programs.convolve[(plan.tiles * triton.cdiv(channels, blocks["BLOCK_N"]),)](
-            *g, conv.weight, None, *conv.lists(True), plan.table, made, None,
+            *g, conv.weight, None, *conv.graph(True), plan.table, made, None,
             addend, gate, read, channels, w_k, w_o, w_c, K=conv.partitions, STRIDE=conv.stride,
             BACKWARD=True, ENTRIES=plan.entries, **types.constants, **blocks,
         )  # fmt: skip
@@ -116,7 +117,7 @@ def to_weight(conv: PackedConv, g: Gradient) -> tuple[Tensor, Tensor]:
     sums = types.new_sums(conv.x, splits, size + conv.weight.shape[0])
     if splits:
         programs.weight_gradient[(splits, pieces, groups)](
-            *g, conv.x, *conv.lists(False), plan.table, sums, *conv.channels, plan.tiles, size,
+            *g, conv.x, *conv.graph(False), plan.table, sums, *conv.channels, plan.tiles, size,
             K=conv.partitions, STRIDE=conv.stride, ENTRIES=plan.entries,
             **types.constants, **blocks,
         )  # fmt: skip
@@ -135,20 +136,13 @@ def to_adjacency(conv: PackedConv, g: Gradient) -> Tensor:
     pieces = _pieces(conv, blocks)
     tiles = max((triton.cdiv(n * t, rows // v) for n, t, v in triples(conv.segments)), default=0)
     splits = splits_of(conv.x, tiles, pieces * conv.partitions * segments, at_once=2)
-    links = types.new_sums(conv.x, pieces * splits, segments, conv.partitions, rows, rows)
+    links = types.new_sums(conv.x, pieces * splits, segments * conv.partitions, rows, rows)
     if splits:
         programs.joint_gradients[(splits, segments * conv.partitions, pieces)](
             *g, conv.x, conv.weight, conv.bias, plan.table, links, *conv.channels,
             *conv.weight_strides(), K=conv.partitions, **types.constants, **blocks,
         )  # fmt: skip
-    made = conv.adjacency.new_empty(conv.adjacency.shape)
-    programs.adjacency_gradient[
-        (segments * conv.partitions, triton.cdiv(conv.joints**2, _FINISHED))
-    ](
-        links, conv.support, plan.table, made, pieces * splits, K=conv.partitions,
-        SUM=types.constants["SUM"], BLOCK_R=rows, BLOCK_P=8, BLOCK_E=_FINISHED, num_warps=4,
-    )  # fmt: skip
-    return made
+    return conv.lists().gradient(links, rows)
 
 
 def _pieces(conv: PackedConv, blocks: dict[str, int]) -> int:

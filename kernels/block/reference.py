@@ -37,6 +37,11 @@ def stgcn_block(
     """y and moments of :func:`msclr.kernels.stgcn_block`, of this process alone."""
     if group:
         raise ValueError("the reference of stgcn_block is for one process, got a group")
+    dtype = x.dtype  # that parameters are rounded to where x is of half precision
+    graph_weight, time_weight, time_bias, residual_weight, residual_bias = (
+        None if p is None else p.to(dtype)
+        for p in (graph_weight, time_weight, time_bias, residual_weight, residual_bias)
+    )
     moments = []
 
     def norm(h: Tensor, place: int) -> Tensor:
@@ -48,7 +53,7 @@ def stgcn_block(
             moments.extend([mean.detach(), unbiased.detach()])
         else:
             moments.extend([mean, variance])
-        return (h - mean) / (variance + eps).sqrt() * weight + bias
+        return ((h - mean) / (variance + eps).sqrt() * weight + bias).to(dtype)
 
     graphs = split_graphs(adjacency, segments, partitions)
     supports = split_graphs(support, segments, partitions)

@@ -284,37 +284,3 @@ def joint_gradients(
     same = (frame[:, None] == frame[None, :]) & (frame >= 0)[:, None]
     from_row = (part * BLOCK_R + row)[:, None]
     tl.store(links + from_row * BLOCK_R + row[None, :], acc, mask=same)
-
-
-@triton.jit(do_not_specialize=["parts"])
-def adjacency_gradient(
-    links,  # (parts, segments, K, BLOCK_R, BLOCK_R)
-    support,
-    table,
-    made,  # of the adjacency's size
-    parts,
-    K: tl.constexpr,
-    SUM: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-):
-    """One program adds up BLOCK_E entries of one segment and partition."""
-    segment = tl.program_id(0) // K
-    k = tl.program_id(0) % K
-    entry = table + segment * COLUMNS
-    joints = tl.load(entry + JOINTS)
-    together = BLOCK_R // joints
-    e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
-    exists = e < joints * joints
-    at = tl.load(entry + GRAPH) * K + k * joints * joints + e
-    wanted = tl.load(support + at, mask=exists, other=0) != 0
-    own = (e // joints) * BLOCK_R + e % joints
-    total = tl.zeros((BLOCK_E,), SUM)
-    for start in range(0, parts * together, BLOCK_P):
-        p = start + tl.arange(0, BLOCK_P)
-        of_part = (p // together).to(tl.int64) * (tl.num_programs(0)) + tl.program_id(0)
-        first = of_part * BLOCK_R * BLOCK_R + p % together * joints * (BLOCK_R + 1)
-        there = (p < parts * together)[:, None] & wanted[None, :]
-        total += tl.sum(tl.load(links + first[:, None] + own[None, :], mask=there, other=0), 0)
-    tl.store(made + at, total.to(made.dtype.element_ty), mask=exists)

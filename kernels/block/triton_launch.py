@@ -193,7 +193,7 @@ class _Launches:
         seed = self.a.seed
         if seed is None:
             return 0
-        return seed if seed.is_cuda else int(seed)
+        return seed if _is_in_memory(seed, self.a.x) else int(seed)
 
     def _output_options(self, rows: int) -> tuple[tuple[int, int], dict]:
         """The grid, and what it is made of."""
@@ -208,7 +208,7 @@ class _Launches:
             grid = triton.cdiv(rows, block), triton.cdiv(channels, 32)
         return grid, {
             "DROPS": p > 0,
-            "SEED_IN_MEMORY": p > 0 and seed.is_cuda,
+            "SEED_IN_MEMORY": seed is not None and _is_in_memory(seed, self.a.x),
             "THRESHOLD": min(round(p * 2**32), 2**32 - 1),
             "KEPT": 1 / (1 - p),
             "WIDTH": width,
@@ -217,3 +217,8 @@ class _Launches:
             "BLOCK_C": 32,
             "num_warps": 4 if self.types.half else 8,
         }
+
+
+def _is_in_memory(seed: Tensor, x: Tensor) -> bool:
+    """Whether a seed is where programs can read it, as a captured CUDA graph wants it."""
+    return seed.is_cuda and seed.device == x.device

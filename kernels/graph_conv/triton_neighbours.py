@@ -1,4 +1,4 @@
-"""Lists of neighbours for Triton, made on the device and, where a support is given, kept.
+"""The adjacency in Triton: lists of neighbours, kept where a support is given, and its gradient.
 
 Per graph (of a layout and partition) and joint w, the j-th neighbour is source[j, w], -1 past the
 last; `longest` is the length of the longest list. A support is a constant of a run, so its lists
@@ -17,10 +17,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from msclr.kernels._triton import block_size
+from msclr.kernels._triton import ELEMENTS, block_size
 from msclr.kernels._triton_rows import COLUMNS, GRAPH, JOINTS
 
 _MOST_KEPT = 256
+_BLOCK_E = 256  # entries that a program adds up
 
 
 class Neighbours(NamedTuple):
@@ -53,6 +54,18 @@ class Lists:
             (*self.sizes, transposed),
             lambda: self._make(transposed),
         )
+
+    def gradient(self, links: Tensor, rows: int) -> Tensor:
+        """The adjacency's gradient from its parts (parts, graphs, rows, rows), 0 outside of the
+        support: of whole frames, of which each one's links with itself are added up."""
+        graphs, partitions, joints = self.sizes
+        made = torch.empty_like(self.adjacency)
+        if made.numel():
+            adjacency_gradient[(graphs, triton.cdiv(joints * joints, _BLOCK_E))](
+                links, self.support, self.counts, self.table, made, len(links), partitions, joints,
+                SUM=ELEMENTS[links.dtype], BLOCK_R=rows, BLOCK_P=8, BLOCK_E=_BLOCK_E, num_warps=4,
+            )  # fmt: skip
+        return made
 
     def _make(self, transposed: bool) -> Neighbours:
         graphs, partitions, joints = self.sizes
@@ -168,3 +181,46 @@ def entries_of(
     at = own * joints + v if TRANSPOSED else v * joints + own
     a = tl.load(adjacency + (graph + at), mask=linked, other=0).to(SUM)
     return v, a, linked & (a != 0)
+
+
+@triton.jit(do_not_specialize=["parts"])
+def adjacency_gradient(
+    links,  # (parts, L K, BLOCK_R, BLOCK_R)
+    support,  # as the adjacency, or None
+    counts,  # (L,) or None
+    table,  # of segments or None
+    made,  # as the adjacency
+    parts,
+    partitions,
+    joints,
+    SUM: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """One program adds up BLOCK_E entries of one graph."""
+    graph = tl.program_id(0)
+    base = graph * joints * joints
+    if table is not None:
+        entry = table + graph // partitions * COLUMNS
+        joints = tl.load(entry + JOINTS)
+        base = tl.load(entry + GRAPH) * partitions + graph % partitions * joints * joints
+    e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    exists = e < joints * joints
+    v, w = e // joints, e % joints
+    wanted = exists
+    if counts is not None:
+        count = tl.load(counts + graph // partitions).to(tl.int32)
+        wanted = wanted & (v < count) & (w < count)
+    if support is not None:
+        wanted = wanted & (tl.load(support + base + e, mask=exists, other=0) != 0)
+    together = BLOCK_R // joints  # whole frames
+    total = tl.zeros((BLOCK_E,), SUM)
+    for start in range(0, parts * together, BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        of_part = (p // together).to(tl.int64) * tl.num_programs(0) + graph
+        first = of_part * BLOCK_R * BLOCK_R + p % together * joints * (BLOCK_R + 1)
+        at = links + first[:, None] + (v * BLOCK_R + w)[None, :]
+        there = (p < parts * together)[:, None] & wanted[None, :]
+        total += tl.sum(tl.load(at, mask=there, other=0), 0)
+    tl.store(made + base + e, total.to(made.dtype.element_ty), mask=exists)
