@@ -62,11 +62,15 @@ def _try(judge: Judge, family: str, lock: str | None) -> tuple[dict, bool]:
         return {"adopted": False, "reason": f"failed: {type(error).__name__}: {first}"}, False
     ratio = theirs / ours
     if ratio >= 1:
-        reason = f"right, {ratio:.2g} times as fast as the reference"
+        reason = f"right, {_round(ratio)} times as fast as the reference"
     else:
-        reason = f"right, but slower: it takes {1 / ratio:.2g} times as long as the reference"
+        reason = f"right, but slower: it takes {_round(1 / ratio)} times as long as the reference"
     times = {"seconds": ours, "reference_seconds": theirs}
     return {"adopted": ratio >= 1, "reason": reason, **times}, True
+
+
+def _round(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
 
 
 def _times(judge: Judge, family: str, note: Callable[[str], None]) -> tuple[float, float]:

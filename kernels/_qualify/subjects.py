@@ -17,6 +17,8 @@ from msclr.kernels.augment import cases as augment_cases
 from msclr.kernels.augment import operator as augment
 from msclr.kernels.block import cases as block_cases
 from msclr.kernels.block import operator as block
+from msclr.kernels.drop_pool import cases as drop_pool_cases
+from msclr.kernels.drop_pool import operator as drop_pool
 from msclr.kernels.graph_conv import cases as graph_conv_cases
 from msclr.kernels.graph_conv import operator as graph_conv
 from msclr.kernels.info_nce import cases as info_nce_cases
@@ -119,10 +121,19 @@ BLOCK = Subject(
     conditioning=8.0,
     parts=("graph_conv", "temporal_conv"),
 )
+DROP_POOL = Subject(
+    "drop_pool",
+    drop_pool.drop_pool,
+    drop_pool_cases,
+    "odd channels, three layouts",
+    "wide",
+    ("x",),
+    results=3,
+)
 # What a training step needs most comes first: time may run out.
 SUBJECTS = {
     f"{__name__}:{attribute}": globals()[attribute]
-    for attribute in ("GRAPH_CONV", "INFO_NCE", "BLOCK", "AUGMENT", "MULTI_VIEW")
+    for attribute in ("BLOCK", "GRAPH_CONV", "INFO_NCE", "AUGMENT", "DROP_POOL", "MULTI_VIEW")
 }
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from msclr import __version__
-from msclr.cli import demo, embed, evaluate, info, prepare, pretrain
+from msclr.cli import demo, doctor, embed, evaluate, info, prepare, pretrain
 from msclr.cli._output import first_rank, never_fail_to_print, say
 from msclr.errors import DivergedError, InputError, StoppedError
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     logging.basicConfig(level=logging.WARNING, format="msclr: %(message)s", stream=sys.stderr)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except InputError as error:
         say(f"msclr: error: {error}")
         return 2
@@ -40,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("msclr: interrupted")
         return 130
-    return 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -67,4 +66,5 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add(commands)
     embed.add(commands)
     info.add(commands)
+    doctor.add(commands)
     return parser

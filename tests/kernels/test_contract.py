@@ -100,7 +100,7 @@ def test_half_precision_is_no_further_off_than_pytorch(operator, backend, dtype)
             found = results_of(operator, backend.name, arguments)
         assert all(found[name].dtype == plain[name].dtype for name in exact)
         if backend.name == "triton":  # whose products take rounded weights, as PyTorch's do in half
-            with kit.half_throughout(operator):
+            with operator.half_throughout():
                 rounded = results_of(operator, "reference", arguments)
             plain |= {n: r for n, r in rounded.items() if n not in ("result 0", "result 2")}
         for name, wanted in exact.items():

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
+from msclr import kernels
 from msclr.nn.accelerate.blocks import Block, block_form_of
 from msclr.nn.accelerate.graph_convs import (
     GraphConvolution,
@@ -34,12 +36,14 @@ class Summary:
     left: path -> reason, for the graph convolutions that keep their own forward.
     blocks: paths of the blocks that now run whole, as one operator.
     parted: path -> reason, for the blocks of which the graph convolution alone was swapped.
+    backends: operator -> the backend that runs it on the model's device, in its precision.
     """
 
     swapped: tuple[str, ...]
     left: dict[str, str]
     blocks: tuple[str, ...] = ()
     parted: dict[str, str] = field(default_factory=dict)
+    backends: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         within = {_child(path, "gcn") for path in self.blocks}
@@ -55,6 +59,7 @@ class Summary:
             for path in alone
         ]
         lines += [f"  left     {path}: {reason}" for path, reason in self.left.items()]
+        lines += [f"  runs     {name} on {backend}" for name, backend in self.backends.items()]
         return "\n".join(lines)
 
 
@@ -82,6 +87,10 @@ def accelerate(model: nn.Module) -> Summary:
     A whole block's dropout is drawn from a seed that PyTorch's generator of the CPU gives: under
     ``torch.manual_seed`` it repeats itself, but its masks are not those of ``nn.Dropout``.
 
+    Of a model on a GPU, it is decided first which kernels are right and fast there, where that is
+    not known yet: see :func:`msclr.kernels.prepare`. Where torch.distributed is in use, every
+    process takes part in that.
+
     Where the adjacency is a fixed graph times learned importance, the kernel is given that and runs
     its sparse path: pyskl's buffer ``A`` (``adaptive=None`` or ``"importance"``), and a model with
     a buffer ``A`` (K, V, V) and ``edge_importance`` of that shape around the layers, the only
@@ -101,6 +110,8 @@ def accelerate(model: nn.Module) -> Summary:
     Source: Yan et al., ST-GCN (AAAI 2018), eq. 5, for the convolution.
     """
     _check_is_module(model)
+    for device in {p.device for p in model.parameters()}:
+        kernels.prepare(device)
     swapped, left = _swap_graph_convs(model)
     blocks, parted = _swap_blocks(model)
     for module in model.modules():
@@ -109,7 +120,8 @@ def accelerate(model: nn.Module) -> Summary:
         if isinstance(module, GraphHolder):
             module._tell_layers()
     left |= {path: "no form that is known here" for path in unknown(model, [*swapped, *left])}
-    return Summary(tuple(swapped), left, tuple(blocks), parted)
+    used = ["masked_graph_conv"] * bool(swapped) + ["stgcn_block"] * bool(blocks)
+    return Summary(tuple(swapped), left, tuple(blocks), parted, _backends_of(model, used))
 
 
 def restore(model: nn.Module) -> None:
@@ -150,6 +162,16 @@ def _swap_blocks(model: nn.Module) -> tuple[list[str], dict[str, str]]:
                 swap(module, form)
                 blocks.append(path)
     return blocks, parted
+
+
+def _backends_of(model: nn.Module, operators: list[str]) -> dict[str, str]:
+    """What runs each operator where the model is, in the dtype of its weights."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if weight is None or weight.device.type == "meta":
+        return {}
+    family = {torch.float32: "single", torch.float64: "double"}.get(weight.dtype, "half")
+    runs = kernels.would_run(weight.device)
+    return {name: runs[name].get(family) or runs[name]["tf32"] for name in operators}
 
 
 def _child(path: str, name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from msclr import kernels
 from msclr.nn.accelerate.swapping import Swapped, swap, swap_back
 
 
@@ -63,6 +64,7 @@ def _tried(module: nn.Module, compare: Callable[[nn.Module, torch.Generator], No
         return "its forward was replaced on the instance"
     try:
         with (
+            kernels.use_backend("auto"),  # one of a GPU would not take the trial, which is on a CPU
             torch.inference_mode(False),
             torch.autocast("cpu", enabled=False),
             torch.random.fork_rng(devices=[]),
