@@ -43,6 +43,11 @@ def read_recordings(path: Path, layout: str | None, known: list[str]) -> Recordi
     name = _pick(views, layout, known, str(path))
     classes = read.pop("classes", None)
     about = {key: np.asarray(value) for key, value in read.items()}
+    for key, values in about.items():
+        if len(values) != len(views[name]):
+            raise InputError(
+                f"{path} has {len(values)} {key} for {len(views[name])} clips; give one for each"
+            )
     if classes is not None:
         about["classes"] = np.asarray(classes)
     return Recordings(list(views[name]), layout or name, about)

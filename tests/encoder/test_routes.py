@@ -27,7 +27,7 @@ def encoder(folders):
 
 @pytest.fixture(scope="session")
 def clips():
-    return tiny_clips([UNSEEN])["views"][UNSEEN]
+    return tiny_clips((UNSEEN, *LAYOUTS))["views"][UNSEEN]
 
 
 def test_a_derived_layout_has_the_features_that_evaluation_uses(encoder, folders, data, clips):
@@ -63,7 +63,7 @@ def test_evaluation_fits_it_on_the_training_clips(folders, data):
     run = open_run(folders["joint"])
     f = features_of(run, UNSEEN, data, route="attach")
     encoder = msclr.load(folders["joint"])
-    clips = tiny_clips([UNSEEN])["views"][UNSEEN]
+    clips = tiny_clips((UNSEEN, *LAYOUTS))["views"][UNSEEN]
     assert encoder.embed(clips[:TRAIN], UNSEEN, route="attach").equal(f.train)
 
 
