@@ -38,7 +38,8 @@ def want_within(name: str, tensor: Tensor, low: int, high: int, what: str) -> No
     """Raise ValueError where a whole number is outside of low..high and can be looked at."""
     if not tensor.numel() or not has_values(tensor):
         return
-    least, most = (int(x) for x in tensor.aminmax())
+    values = tensor.numpy()
+    least, most = values.min(), values.max()
     if least < low or most > high:
         raise ValueError(f"{name} must {what}, got values from {least} to {most}")
 
@@ -51,8 +52,12 @@ def want_positive(name: str, scalar: Tensor) -> None:
         raise ValueError(f"{name} must be positive, got {float(scalar)}")
 
 
-def as_scalar(number: float | Tensor) -> Tensor:
-    """A tensor as it is, a number as one of float64 on the CPU."""
+def as_positive(name: str, number: float | Tensor) -> Tensor:
+    """A tensor as it is, a number as one of float64 on the CPU; ValueError where not positive."""
+    if torch.is_tensor(number):
+        want_positive(name, number)
+    elif not number > 0:
+        raise ValueError(f"{name} must be positive, got {number}")
     return number if torch.is_tensor(number) else torch.tensor(number, dtype=torch.float64)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from msclr.kernels._arguments import as_scalar
+from msclr.kernels._arguments import as_positive
 from msclr.kernels.info_nce import operator
 from msclr.kernels.info_nce.check import check_arguments
 from msclr.kernels.info_nce.operator import Arguments
@@ -71,7 +71,7 @@ def info_nce(
     if mined and positives != "mined":
         raise ValueError(f'positives must be None, (B, R) bank rows or "mined", got {positives!r}')
     given = None if mined else positives
-    scalar = as_scalar(temperature)
+    scalar = as_positive("temperature", temperature)
     arguments = Arguments(queries, keys, bank, scalar, teacher, top_k, given, mined)
     check_arguments(arguments)
     loss, distribution, log_sum_exp, nearest, *_ = operator.info_nce(backend, arguments)

@@ -8,7 +8,6 @@ from msclr.kernels._arguments import (
     want,
     want_one_device,
     want_one_precision,
-    want_positive,
     want_within,
 )
 from msclr.kernels.info_nce.operator import Arguments
@@ -26,7 +25,6 @@ def check_arguments(arguments: Arguments) -> None:
         want(bank.dim() == 2 and bank.shape[1] == dim, "bank", bank, f"(Q, {dim}) or None")
         bank_rows = bank.shape[0]
     want_one_device(queries=queries, keys=keys, bank=bank)
-    want_positive("temperature", temperature)
     if teacher is not None and not 0 <= teacher < views:
         raise ValueError(f"teacher must be a view 0..{views - 1} or None, got {teacher}")
     if not 0 <= top_k <= bank_rows:

@@ -8,7 +8,7 @@ from itertools import permutations
 from torch import Tensor
 from torch import distributed as dist
 
-from msclr.kernels._arguments import as_scalar
+from msclr.kernels._arguments import as_positive
 from msclr.kernels.multi_view import operator
 from msclr.kernels.multi_view.check import check_arguments
 from msclr.kernels.multi_view.operator import Arguments
@@ -64,7 +64,7 @@ def multi_view_info_nce(
     ``kernels/multi_view/triton_launch.py``.
     """
     check_ranks(views, group)
-    temperature = as_scalar(temperature)
+    temperature = as_positive("temperature", temperature)
     check_arguments(views, temperature, bank, pairs, negatives)
     if pairs is None:
         pairs = permutations(range(len(views)), 2)

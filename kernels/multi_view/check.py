@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from msclr.kernels._arguments import want, want_one_device, want_one_precision, want_positive
+from msclr.kernels._arguments import want, want_one_device, want_one_precision
 
 
 def check_arguments(
@@ -25,7 +25,6 @@ def check_arguments(
         want(bank.dim() == 2 and bank.shape[1] == dim, "bank", bank, f"(Q, {dim}) or None")
     want_one_device(views=views, bank=bank)
     want_one_precision(views=views, bank=bank)
-    want_positive("temperature", temperature)
     if negatives not in ("view", "batch"):
         raise ValueError(f'negatives must be "view" or "batch", got {negatives!r}')
     if pairs is None:

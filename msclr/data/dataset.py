@@ -18,6 +18,7 @@ from msclr.data.host_clips import HostClips
 from msclr.data.store import Store, open_store
 from msclr.data.streams import to_stream
 from msclr.errors import InputError
+from msclr.host import to_device
 from msclr.kernels import augment
 from msclr.layouts import Layout
 
@@ -57,7 +58,7 @@ class SkeletonDataset:
         derived: {layout: the one that it is derived from}, where it is.
         frame: what the coordinates are relative to, see :class:`~msclr.data.store.Store`.
         planar: joints are (x, y, score), not (x, y, z).
-        bodies: (N, M) bool, which bodies are present.
+        bodies: (N, M) bool, which bodies are present; ``present`` is the same as a NumPy array.
         labels: (N,) int64.
 
     Raises:
@@ -88,7 +89,8 @@ class SkeletonDataset:
         for name, how in self._derivations(store, derive).items():
             maps[name], self.derived[name] = DerivedClips(store, split, how), how.source
             self.layouts[name] = how.target
-        self.bodies = torch.from_numpy(arrays.bodies.copy()).to(device)
+        self.present = np.array(arrays.bodies)
+        self.bodies = torch.from_numpy(self.present).to(device)
         self.labels = torch.from_numpy(arrays.labels.copy()).to(device)
         self._tables = {
             name: {"flip": layout.flip.to(device), "parents": layout.parents.to(device)}
@@ -171,7 +173,7 @@ class SkeletonDataset:
         """Clips {layout: (U,) int64 on the CPU} on the device, for :meth:`view`."""
         if self.resident:
             return {
-                name: Held(self.views[name], clips.to(self.device, non_blocking=True))
+                name: Held(self.views[name], to_device(clips.numpy(), self.device))
                 for name, clips in wanted.items()
             }
         return {

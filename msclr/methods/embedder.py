@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msclr.host import to_device
 from msclr.nn.init import init_weights
 
 
@@ -86,4 +87,4 @@ def _in_order(features: Mapping[str, Tensor], rows: list[Tensor]) -> Tensor:
     order = np.concatenate([part.cpu().numpy() for part in rows]).argsort()
     if (order == np.arange(len(order))).all():
         return together
-    return together.index_select(0, torch.from_numpy(order).to(together.device))
+    return together.index_select(0, to_device(order, together.device))

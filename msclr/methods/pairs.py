@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from msclr.host import to_device
 
 PAIR_MODES = ("batch", "sample", "all")
 
@@ -31,6 +34,6 @@ def draw_pairs(
 
 def ordered_pairs(layouts: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """All (i, j), i != j, of L layouts as two index tensors; (0, 0) where there is one only."""
-    i, j = torch.ones(layouts, layouts, device=device).nonzero(as_tuple=True)
+    i, j = np.indices((layouts, layouts)).reshape(2, -1)
     unlike = (i != j) | (layouts == 1)
-    return i[unlike], j[unlike]
+    return to_device(i[unlike], device), to_device(j[unlike], device)

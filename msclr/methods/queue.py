@@ -30,12 +30,11 @@ class Queue(nn.Module):
     def enqueue(self, keys: Tensor) -> None:
         """Write keys (B, D) in place over the oldest ones; of more than Q, the last Q stay."""
         size = len(self.keys)
-        start = (self.pointer + max(len(keys) - size, 0)) % size
+        start = self.pointer + max(len(keys) - size, 0)
         self.pointer = (self.pointer + len(keys)) % size
         keys = keys[-size:]
-        until_end = min(size - start, len(keys))
-        self.keys[start : start + until_end] = keys[:until_end]
-        self.keys[: len(keys) - until_end] = keys[until_end:]
+        places = (torch.arange(len(keys), device=keys.device) + start) % size
+        self.keys.index_copy_(0, places, keys.to(self.keys.dtype))
 
     def get_extra_state(self) -> dict[str, int]:
         return {"pointer": self.pointer}

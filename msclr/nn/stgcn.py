@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from msclr import kernels
 from msclr import layouts as layout_registry
+from msclr.host import to_device
 from msclr.kernels import PackedRows
 from msclr.layouts import Layout
 from msclr.nn.attention_drop import rescaling
@@ -174,7 +175,7 @@ class STGCN(nn.Module):
             present = x.flatten(1).any(1) if bodies is None else bodies.flatten()
             index = np.flatnonzero(present.cpu().numpy())  # the host must know sizes
             if len(index) < len(x):
-                x = x.index_select(0, torch.from_numpy(index).to(x.device))
+                x = x.index_select(0, to_device(index, x.device))
         return _Tracks(x.permute(0, 3, 1, 2), index // slots, clips)
 
     def _feature_maps(self, tracks: dict[str, _Tracks]) -> PackedRows:
@@ -242,8 +243,8 @@ def _over_bodies(of_tracks: Tensor, tracks: Mapping[str, _Tracks]) -> dict[str, 
         [track.clip + start for track, start in zip(tracks.values(), starts, strict=False)]
     )
     share = 1.0 / np.bincount(index, minlength=starts[-1]).clip(min=1)  # (sum of N,)
-    weights = torch.from_numpy(share[index][:, None]).to(of_tracks)
-    index = torch.from_numpy(index).to(of_tracks.device)
+    weights = to_device(share[index][:, None], of_tracks.device).to(of_tracks.dtype)
+    index = to_device(index, of_tracks.device)
     means = of_tracks.new_zeros(starts[-1], of_tracks.shape[1])
     means = means.index_add(0, index, of_tracks * weights)
     return dict(zip(tracks, means.split(clips), strict=True))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from msclr.data.dataset import Held, SkeletonDataset
 from msclr.data.random import ClipRandom
 from msclr.errors import InputError
+from msclr.host import to_device
 from msclr.methods import Batch, View, draw_pairs
 
 _QUERY, _EXTREME, _KEY, _KINDS = 0, 1, 2, 3  # purposes of random numbers, one set a layout
@@ -59,14 +61,17 @@ class Sampler:
 
 
 class _Plan(NamedTuple):
-    """The rows of a batch: a clip, its pass, and under which layouts it is seen."""
+    """The rows of a batch: a clip, its pass, and under which layouts it is seen.
 
-    clips: Tensor  # (R,) int64, on the CPU as all of these
-    passes: Tensor  # (R,)
-    query: Tensor  # (R,) numbers of layouts
-    key: Tensor  # (R,)
+    On the host, which so knows every size without waiting for a device.
+    """
 
-    def wanted(self, layout: int) -> Tensor:
+    clips: np.ndarray  # (R,) int64
+    passes: np.ndarray  # (R,)
+    query: np.ndarray  # (R,) numbers of layouts
+    key: np.ndarray  # (R,)
+
+    def wanted(self, layout: int) -> np.ndarray:
         """Which rows need their clip under a layout: bool (R,)."""
         return (self.query == layout) | (self.key == layout)
 
@@ -99,11 +104,12 @@ class ViewMaker:
     def _plan(self, draw: Draw, step: int) -> _Plan:
         count = len(self.layouts)
         if self.pairs == "all":
-            layouts = torch.arange(count).repeat(len(draw.clips))
-            clips, passes = (rows.repeat_interleave(count) for rows in draw)
+            layouts = np.tile(np.arange(count), len(draw.clips))
+            clips, passes = (rows.numpy().repeat(count) for rows in draw)
             return _Plan(clips, passes, layouts, layouts)
         random = self._pair_random(draw, step)
-        return _Plan(*draw, *draw_pairs(self.pairs, count, len(draw.clips), random))
+        pairs = draw_pairs(self.pairs, count, len(draw.clips), random)
+        return _Plan(*(rows.numpy() for rows in (*draw, *pairs)))
 
     def _pair_random(self, draw: Draw, step: int):
         if self.pairs == "sample":
@@ -113,23 +119,27 @@ class ViewMaker:
         return lambda count: random.uniform(count)[0]
 
     def _wanted(self, plan: _Plan) -> dict[str, Tensor]:
-        return {name: plan.clips[plan.wanted(i)] for i, name in enumerate(self.layouts)}
+        return {
+            name: torch.from_numpy(plan.clips[plan.wanted(i)])
+            for i, name in enumerate(self.layouts)
+        }
 
     def _views(
-        self, plan: _Plan, layouts: Tensor, kind: int, held: dict[str, Held]
+        self, plan: _Plan, layouts: np.ndarray, kind: int, held: dict[str, Held]
     ) -> dict[str, View]:
         """One view of every row, grouped by the row's layout."""
         views = {}
         for number, name in enumerate(self.layouts):
-            rows = (layouts == number).nonzero().squeeze(1)
+            rows = np.flatnonzero(layouts == number)
             if len(rows) == 0 and self.pairs != "sample":
                 continue  # with a pair a sample, all ranks take part in all layouts' statistics
-            place = plan.wanted(number).cumsum(0)[rows] - 1  # among the clips held
-            table = torch.stack([rows, place, plan.clips[rows], plan.passes[rows]])
-            rows, place, clips, passes = table.to(self.dataset.device, non_blocking=True)
+            place = plan.wanted(number).cumsum()[rows] - 1  # among the clips held
+            numbers = plan.clips[rows]
+            table = to_device(np.stack([place, numbers, plan.passes[rows]]), self.dataset.device)
+            place, clips, passes = table
             x = self.dataset.view(
                 name,
-                Held(held[name].clips, held[name].index[place]),
+                Held(held[name].clips, held[name].index.index_select(0, place)),
                 clips,
                 passes,
                 seed=self.seed,
@@ -137,5 +147,6 @@ class ViewMaker:
                 view="extreme" if kind == _EXTREME else "normal",
                 stream=self.stream,
             )
-            views[name] = View(x, rows, self.dataset.bodies.index_select(0, clips))
+            bodies = torch.from_numpy(self.dataset.present[numbers])
+            views[name] = View(x, torch.from_numpy(rows), bodies)
         return views

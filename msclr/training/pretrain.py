@@ -350,4 +350,7 @@ def _optimizer(recipe: Recipe, parameters) -> torch.optim.Optimizer:
     kind, options = torch.optim.SGD, {"momentum": 0.9}
     if recipe.optimizer == "adamw":
         kind, options = torch.optim.AdamW, {}
-    return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **options)
+    # Not in fp16: PyTorch 2.13's fused SGD leaves momenta uninitialised where the gradients of the
+    # first step overflow and the step is left out.
+    options["fused"] = recipe.precision != "fp16"
+    return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, **options)
