@@ -17,9 +17,7 @@ pytestmark = pytest.mark.skipif(bool(kernels.backends()["cpu"]), reason="no comp
 def trials(monkeypatch, tmp_path):
     """Trials without processes: all is right, but for what a test sets."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    right = store.Verdict(
-        True, "right, 2.00 times as fast", 1e-6, 2e-6, 1e-3, 2e-3
-    )
+    right = store.Verdict(True, "right, 2.00 times as fast", 1e-6, 2e-6, 1e-3, 2e-3)
     found, asked = {}, []
 
     def try_all(jobs, device, limits):
@@ -45,17 +43,6 @@ def test_doctor_prints_a_line_an_operator_and_precision(trials, capsys):
     assert ["masked_graph_conv", "single", *right] in [row[:11] for row in rows]
     slower = next(row for row in rows if row[:2] == ["info_nce", "half"])
     assert " ".join(slower[2:]) == "cpu * 1.0e-03 of 4.0e-03 3 2 right, but slower"
-        "cpu",
-        "*",
-        "1.0e-03",
-        "of",
-        "4.0e-03",
-        "3",
-        "2",
-        "right,",
-        "but",
-        "slower",
-    ]
     assert ["augment", "double"] not in [row[:2] for row in rows], "it has none"
     assert ["backend", "reference", "can", "run", "here"] in rows
 

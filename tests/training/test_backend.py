@@ -32,9 +32,8 @@ def test_a_recipes_backend_counts_for_the_run_and_no_longer(data, tmp_path, monk
     monkeypatch.setenv("MSCLR_BACKEND", "auto")
     values = tiny_values(data, tmp_path / "run", steps=2)
     seen = []
-    pretrain(
-        make_recipe(values | {"backend": "reference"}), on_step=lambda *_: seen.append(what_runs())
-    )
+    recipe = make_recipe(values | {"backend": "reference"})
+    pretrain(recipe, on_step=lambda *_: seen.append(what_runs()))
     assert seen == ["reference"] * 2 and what_runs() is None
     state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     assert state["recipe"]["backend"] == "reference" and state["block_sizes"] == ""
@@ -73,9 +72,11 @@ def test_a_backend_of_another_device_is_left_to_it(monkeypatch):
 
 def test_kernels_are_prepared_unless_the_reference_is_asked_for(monkeypatch):
     prepared = []
-    monkeypatch.setattr(
-        kernels, "prepare", lambda device, group=None: prepared.append((device, group))
-    )
+
+    def prepare(device, group=None):
+        prepared.append((device, group))
+
+    monkeypatch.setattr(kernels, "prepare", prepare)
     with running_on("auto", CPU, "the ranks"):
         pass
     with running_on("reference", CPU):
