@@ -87,7 +87,8 @@ def _of_project(state, name: str, layouts, stream: str | None, route: str, devic
     # Those projects average over the place of an absent body too, which adds the same to the
     # features of all clips of one body and halves the rest; without it a classifier learns better.
     model.bodies = "present"
-    return Encoder(model.to(pick_device(device)), preparation, stream, route, name)
+    model = model.float().to(pick_device(device))
+    return Encoder(model, preparation, stream, route, name)
 
 
 def encoder_of(run: Run, route: str = "auto") -> Encoder:
