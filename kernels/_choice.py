@@ -27,6 +27,10 @@ FAMILIES: dict[str, tuple[torch.dtype, ...]] = {
 _FAMILY_OF = {dtype: name for name in ("half", "single", "double") for dtype in FAMILIES[name]}
 
 qualifying_types = ("cuda",)  # of devices whose backends have to qualify
+# os.environ encodes a name in each look-up, which takes longer than all else that choosing does.
+_VARIABLE = "MSCLR_BACKEND"
+_environment = getattr(os.environ, "_data", os.environ)
+_variable = os.environ.encodekey(_VARIABLE) if hasattr(os.environ, "_data") else _VARIABLE
 _forced: ContextVar[str | None] = ContextVar("msclr_backend", default=None)
 _latest: str | None = None  # what a trace sees, which cannot read context variables
 
@@ -81,9 +85,12 @@ def check_override(name: str, device: torch.device | None = None) -> None:
 
 def forced() -> str | None:
     """The backend that an override asks for, or None."""
-    name = _latest if torch.compiler.is_compiling() else _forced.get()
-    if name is None:
-        name = os.environ.get("MSCLR_BACKEND")
+    if torch.compiler.is_compiling():
+        name = _latest or os.environ.get(_VARIABLE)
+    else:
+        name = _forced.get()
+        if name is None and _environment.get(_variable) is not None:
+            name = os.environ[_VARIABLE]
     if name is None or name in ("", AUTO):
         return None
     if name not in NAMES:

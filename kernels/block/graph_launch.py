@@ -12,6 +12,7 @@ from typing import NamedTuple
 import triton
 from torch import Tensor
 
+from msclr.kernels._block_sizes import tunable
 from msclr.kernels._segments import rows_in, triples
 from msclr.kernels._triton import block_size
 from msclr.kernels._triton_rows import RowTypes, plan_rows, splits_of
@@ -155,6 +156,7 @@ def _pieces(conv: PackedConv, blocks: dict[str, int]) -> int:
 # tensor-core instructions where there are any. Unmeasured yet.
 
 
+@tunable("block.graph_conv")
 def _blocks(types: RowTypes, read: int, made: int) -> dict[str, int]:
     rows, most_made, most_read, warps = types.pick(
         half=(128, 64, 32, 8), single=(64, 64, 32, 8), double=(64, 32, 16, 4)
@@ -170,6 +172,7 @@ def _blocks(types: RowTypes, read: int, made: int) -> dict[str, int]:
     }
 
 
+@tunable("block.graph_weight_gradient")
 def _weight_blocks(types: RowTypes, conv: PackedConv) -> dict[str, int]:
     rows, most_in, most_out, warps = types.pick(
         half=(64, 32, 32, 4), single=(32, 16, 32, 4), double=(32, 16, 16, 4)
@@ -184,6 +187,7 @@ def _weight_blocks(types: RowTypes, conv: PackedConv) -> dict[str, int]:
     }
 
 
+@tunable("block.joint_gradients")
 def _joint_blocks(types: RowTypes, conv: PackedConv) -> dict[str, int]:
     large = conv.joints > 64
     return {  # so that two programs fit a multiprocessor

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from msclr.kernels._block_sizes import tunable
 from msclr.kernels._triton import (
     ELEMENTS,
     Types,
@@ -247,6 +248,7 @@ def _programs(call: _Call) -> int:
 # instructions. Unmeasured yet.
 
 
+@tunable("info_nce.stream")
 def _stream_blocks(call: _Call) -> dict[str, int]:
     if call.product_by_product:
         block = 16 if call.columns > 256 or call.sum_dtype == torch.float64 else 32
@@ -267,6 +269,7 @@ def _stream_blocks(call: _Call) -> dict[str, int]:
     }
 
 
+@tunable("info_nce.bank_gradient")
 def _bank_blocks(call: _Call) -> dict[str, int]:
     if call.product_by_product:
         block = 16 if call.columns > 256 or call.sum_dtype == torch.float64 else 32

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
+from msclr.kernels._block_sizes import tunable
 from msclr.kernels._triton import (
     ELEMENTS,
     Types,
@@ -268,6 +269,7 @@ def _programs(tensor: Tensor) -> int:
 # instructions. Unmeasured yet.
 
 
+@tunable("multi_view.regions")
 def _region_blocks(call: _Call) -> dict[str, int]:
     """BLOCK_N anchors stay where they are, BLOCK_M others go by."""
     if call.product_by_product:
@@ -286,6 +288,7 @@ def _region_blocks(call: _Call) -> dict[str, int]:
     }
 
 
+@tunable("multi_view.gradient")
 def _gradient_blocks(call: _Call) -> dict[str, int]:
     """BLOCK_M rows stay where they are, BLOCK_N others go by."""
     if call.product_by_product:

@@ -13,6 +13,7 @@ import torch
 import triton
 from torch import Tensor
 
+from msclr.kernels._block_sizes import tunable
 from msclr.kernels._segments import rows_in
 from msclr.kernels._triton import block_size
 from msclr.kernels._triton_rows import RowTypes, plan_rows, splits_of
@@ -117,6 +118,7 @@ def weight_gradient(
 # tensor-core instructions where there are any. Unmeasured yet.
 
 
+@tunable("temporal_conv.convolve")
 def _blocks(types: RowTypes, read: int, made: int) -> dict[str, int]:
     rows, most_made, most_read, warps = types.pick(
         half=(128, 64, 64, 8), single=(64, 64, 32, 4), double=(32, 32, 16, 4)
@@ -130,6 +132,7 @@ def _blocks(types: RowTypes, read: int, made: int) -> dict[str, int]:
     }
 
 
+@tunable("temporal_conv.weight_gradient")
 def _weight_blocks(types: RowTypes, inner: int, out: int) -> dict[str, int]:
     group, rows, most_in, most_out, warps = types.pick(
         half=(3, 32, 32, 32, 4), single=(1, 32, 32, 32, 4), double=(3, 32, 16, 16, 4)
