@@ -36,7 +36,7 @@ compiled = pytest.mark.skipif(interpreted(), reason="the interpreter compiles no
 @pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
 def test_the_numbers_are_right_in_the_interpreter():
     files = [HERE / name for name in ("test_graph_conv.py", "test_graph_conv_triton.py")]
-    assert passed_in_the_interpreter(*files, "-k", "triton") >= 35
+    assert passed_in_the_interpreter(*files, "-k", "triton") >= 32
 
 
 CONTRACT = CONTRACTS["graph_conv"]
@@ -106,20 +106,6 @@ def test_masked_joints_are_0_beside_weights_that_are_not_finite():
 
 
 @numbers
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_statistics_are_those_of_the_stored_result(dtype):
-    given = case("mixed layouts", dtype)
-    y, statistics = triton_launch.forward_with_statistics(given)
-    assert torch.equal(y, triton_launch.forward(*given))
-    wide = y.double()  # 0 in masked joints
-    expected = torch.stack([wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3))])
-    precision = 1e-12 if dtype == torch.float64 else 1e-5
-    size = torch.stack([wide.abs().sum((0, 2, 3)), expected[1]])
-    assert statistics.dtype == (dtype if dtype == torch.float64 else torch.float32)
-    assert ((statistics.double() - expected).abs() <= precision * size).all()
-
-
-@numbers
 def test_gradients_that_nobody_wants_are_empty():
     given = case("two joints, odd channels")
     whole = backward(given)
@@ -180,12 +166,12 @@ PRECISIONS = {
 
 
 def programs_of(capability, precision, c_in, c_out, v):
-    """What forward with statistics and backward launch, compiled."""
+    """What forward and backward launch, compiled."""
     dtype, of_float32 = PRECISIONS[precision]
     given = shaped(2, c_in, c_out, 50, v, dtype=dtype, parameters=torch.float32)
 
     def call():
-        triton_launch.forward_with_statistics(given)
+        triton_launch.forward(*given)
         triton_launch.backward(gradient_like_y(given), *given, *[True] * 4)
 
     with float32_products(of_float32):
@@ -211,7 +197,8 @@ def programs_of(capability, precision, c_in, c_out, v):
 )
 def test_compiled_programs_fit_and_use_tensor_cores(capability, precision, c_in, c_out, v):
     found = programs_of(capability, precision, c_in, c_out, v)
-    products = [p for p in found if p.name != "list_neighbours"]
+    others = ("list_neighbours", "add_up", "adjacency_gradient")
+    products = [p for p in found if p.name not in others]
     assert [p.name for p in products] == [
         "convolve",
         "weight_gradient",
@@ -247,7 +234,7 @@ def test_sizes_of_1_compile():
     given = shaped(1, 1, 1, 1, 1, 1)._replace(support=None)
 
     def call():
-        triton_launch.forward_with_statistics(given)
+        triton_launch.forward(*given)
         triton_launch.backward(gradient_like_y(given), *given, *[True] * 4)
 
-    assert len(compile_launches(90, call)) == 7
+    assert len(compile_launches(90, call)) == 9
