@@ -16,7 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{p}.md" for p in ("data", "kernels", "results"))]
+NAMES = ("data", "embedding", "kernels", "results")
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 Rows = list[list[str]]
 Result = dict[str, Any]
 
@@ -45,6 +46,19 @@ def transfer(folder: Path) -> Rows:
         if len(layouts) > 1:
             row.append(f"{_read(ensemble)['top1']:.1f}")
         rows.append(row)
+    return rows
+
+
+def routes(folder: Path) -> Rows:
+    """A row an encoder and layout: top-1 of a linear classifier and of 1-NN by each route."""
+    names = ("derive", "attach", "both")
+    rows = [["encoder", "clips", "loss", *(f"{name}: linear, 1-NN" for name in names)]]
+    for path in sorted(folder.glob("*.json")):
+        result = _read(path)
+        of = f"{result['layout']}, {sum(result['clips'].values()):,} of {result['classes']} classes"
+        figures = [result["routes"][name] for name in names]
+        cells = [f"{each['linear']:.1f}, {each['1nn']:.1f}" for each in figures]
+        rows.append([result["encoder"], of, f"{result['loss']:.2f}", *cells])
     return rows
 
 
@@ -223,6 +237,7 @@ TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "ui_prmd": (transfer, "ui_prmd"),
     "utkinect": (transfer, "utkinect"),
     "demo": (demo, "demo"),
+    "routes": (routes, "routes"),
     "toy_supervised": (toy_supervised, "toy_supervised.json"),
     "trials": (trials, "trials.json"),
     "graph_conv_cpu": (graph_conv, "graph_conv-cpu-float32-plain.json"),

@@ -19,8 +19,7 @@ def preparation_of(state: Mapping[str, Any], encoder: STGCN) -> Preparation:
 
     - AimCLR, CrosSCLR, MS-CLR and ActCLR: two bodies; the centre joint (Kinect v2: spine-shoulder)
       at 0 in each frame; turned about y until the shoulders lie along x; 50 frames. They turn each
-      frame by itself; here a clip is turned once, by its first frame, so that turning round stays:
-      measured, it is better by one to two points (docs/embedding.md).
+      frame by itself; here a clip is turned once, by its first frame, so that turning round stays.
     - pyskl: x to the right, y forward, z up, about the middle of the spine, 100 frames; clips of
       images as x, y and score.
     - ST-GCN: as the sensor gave them, 300 frames. Theirs are filled up with zeros, not resampled.

@@ -8,6 +8,7 @@ import torch
 
 import msclr
 from msclr import layouts
+from msclr.encoder.features import encode
 from msclr.encoder.preparation import Preparation
 from msclr.encoder.projects import preparation_of
 from msclr.errors import InputError
@@ -76,6 +77,9 @@ def test_a_mirrored_axis_is_no_turn(encoder, standing):
 
 def test_an_absent_body_is_left_out_of_the_mean(encoder, standing):
     alone = encoder.embed(standing, KINECT)
+    x, bodies = encoder.preparation.prepare([standing], KINECT)
+    one = encode(encoder.model, x[:, :1], bodies[:, :1], "kinectv2_25", "joint")
+    assert alone.equal(one)
     two = np.stack([standing, np.zeros_like(standing)])
     assert encoder.embed(two, KINECT).equal(alone)
 
