@@ -1,0 +1,60 @@
+"""All accuracies of one encoder, by features that are computed once.
+
+They are the figures of `msclr evaluate linear`, `knn`, `transfer` and `ensemble`, with the options
+that those have by default.
+"""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+from torch import Tensor
+
+from msclr.data.store import open_store
+from msclr.evaluation import ensemble_logits, fit_linear, knn
+from msclr.evaluation.metrics import top_k_accuracy
+from msclr.evaluation.protocols import SplitFeatures, features_of
+from msclr.evaluation.run import Run
+
+ROUTES = ("derive", "attach")  # to a layout that an encoder was not trained on
+
+
+def figures_of(run: Run) -> dict[str, float]:
+    """Top-1 in percent.
+
+    "linear L", "1nn L": of a layout of the data, or that the run derived; of one that the encoder
+    was not trained on "linear L derive" and "linear L attach" in its place, by route.
+    "A to B": the classifier trained on features of A, tested on B, unseen ones derived.
+    "ensemble": of the data's layouts, unseen ones derived. "ensemble of trained": of those that the
+    encoder was trained on, where there are several and others than the data's.
+    """
+    stored = list(open_store(run.recipe.data, verify=False).layouts)
+    figures: dict[str, float] = {}
+    features: dict[str, SplitFeatures] = {}
+    logits: dict[str, Tensor] = {}
+    for layout in dict.fromkeys([*stored, *run.layouts]):
+        seen = layout in run.layouts
+        for route in ("auto",) if seen else ROUTES:
+            f = features_of(run, layout, route=route)
+            name = layout if seen else f"{layout} {route}"
+            fit, figures[f"linear {name}"] = _linear(f, f)
+            figures[f"1nn {name}"] = knn(*_split(f, f), len(f.classes), [1])[1]
+            if layout not in features:
+                features[layout], logits[layout] = f, fit
+    labels = features[stored[0]].val_labels
+    for source, target in permutations(stored, 2):
+        figures[f"{source} to {target}"] = _linear(features[source], features[target])[1]
+    for name, members in (("ensemble", stored), ("ensemble of trained", run.layouts)):
+        if len(members) > 1 and (name == "ensemble" or set(members) != set(stored)):
+            total = ensemble_logits([logits[layout] for layout in members])
+            figures[name] = top_k_accuracy(total, labels, 1)
+    return figures
+
+
+def _split(source: SplitFeatures, target: SplitFeatures) -> tuple[Tensor, ...]:
+    return source.train, source.train_labels, target.val, target.val_labels
+
+
+def _linear(source: SplitFeatures, target: SplitFeatures) -> tuple[Tensor, float]:
+    fit = fit_linear(*_split(source, target), len(source.classes))
+    return fit.logits, fit.top1

@@ -1,0 +1,113 @@
+"""What is run: a plan's file, and the jobs that follow from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from msclr.config import Recipe, load_recipe
+from msclr.data.store import Store
+from msclr.errors import InputError
+from msclr.paths import as_path
+
+FOLDER = Path(__file__).parent
+_RUN_KEYS = ("changes", "supervised")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan's file.
+
+    name: of the file.
+    recipe: what all runs start from; `changes`, a list of "key=value", apply to all of them.
+    runs: name -> {"changes": further ones, "supervised": true for training with labels}.
+    frame: which one the data must be in.
+    subject: a pattern whose first group says, in the name of a clip, whose it is.
+    hold_out: those of the training people who are asked by `--select`.
+    candidates: name -> changes that `--select` tries, with each run that has no labels.
+    choose: the figures whose mean decides between candidates; all linear ones if not given.
+    compare: pairs of "RUN: FIGURE"; the difference of the first from the second is reported.
+    """
+
+    name: str
+    recipe: str
+    runs: dict[str, dict[str, Any]]
+    subject: str
+    hold_out: list[str]
+    frame: str = "body"
+    changes: list[str] = field(default_factory=list)
+    candidates: dict[str, list[str]] = field(default_factory=dict)
+    choose: list[str] = field(default_factory=list)
+    compare: list[list[str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the plan: a recipe with its seed, candidate and folder."""
+
+    key: str  # of its files
+    run: str
+    candidate: str
+    recipe: Recipe
+    supervised: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Job:
+        return cls(**{**values, "recipe": Recipe(**values["recipe"])})
+
+
+def load_plan(name: str) -> Plan:
+    """The plan of a file, or of that name in this folder; InputError says what is wrong with it."""
+    path = FOLDER / f"{name}.yaml"
+    path = path if path.is_file() else as_path(name)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"no plan {name!r}: {' '.join(str(error).split())}") from None
+    known = {f.name for f in fields(Plan)} - {"name"}
+    needed = ("recipe", "runs", "subject", "hold_out")
+    if not isinstance(values, dict) or values.keys() - known or not values.keys() >= set(needed):
+        raise InputError(f"plan {path}: keys are {', '.join(sorted(known))}; needed {needed}")
+    plan = Plan(name=path.stem, **values)
+    for run, about in plan.runs.items():
+        if unknown := set(about or {}) - set(_RUN_KEYS):
+            raise InputError(f"plan {path}: run {run} has {unknown}; keys are {_RUN_KEYS}")
+    return plan
+
+
+def jobs_of(
+    plan: Plan, store: Store, out: Path, seeds: int, candidates: dict[str, list[str]]
+) -> list[Job]:
+    """Seed by seed, so that the first seeds of all runs are known first."""
+    jobs = []
+    for seed in range(seeds):
+        for run, about in plan.runs.items():
+            about = about or {}
+            supervised = bool(about.get("supervised"))
+            for name, changes in candidates.items():
+                own = [*plan.changes, *about.get("changes", []), *changes, f"seed={seed}"]
+                key = f"{_plain(run)}-{_plain(name)}-{seed}"
+                given = [f"data={store.path}", f"out={out / 'runs' / key}", "device=cpu"]
+                recipe = load_recipe(plan.recipe, [*own, *given])
+                key = f"{key}-{_digest(recipe, store, supervised)}"
+                recipe = load_recipe(plan.recipe, [*own, *given, f"out={out / 'runs' / key}"])
+                jobs.append(Job(key, run, name, recipe, supervised))
+    return jobs
+
+
+def _digest(recipe: Recipe, store: Store, supervised: bool) -> str:
+    """Of all that a result follows from: other options or data make other files."""
+    about = asdict(recipe) | {"data": store.meta["checksums"], "out": "", "supervised": supervised}
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _plain(name: str) -> str:
+    return "".join(x if x.isalnum() else "_" for x in name)
