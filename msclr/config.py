@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import yaml
 
 from msclr.errors import InputError
+from msclr.method_keys import DEFAULTS, READS, check_keys, readable
 from msclr.paths import as_path
 
 RECIPES = Path(__file__).parent / "recipes"
 
 _CHOICES = {
-    "method": ("aimclr", "skeletonclr"),
+    "method": tuple(sorted(READS)),
     "pairs": ("batch", "sample", "all"),
     "stream": ("joint", "motion", "bone"),
     "optimizer": ("sgd", "adamw"),
@@ -27,12 +28,13 @@ _CHOICES = {
     "data_precision": ("fp32", "fp16"),
     "bodies": ("present", "all"),
     "padding": ("none", "paper"),
+    "negatives": ("view", "batch"),
     "backend": ("auto", "reference", "cpu", "triton", "cuda"),
 }
 _PATHS = ("data", "out")
 _NOTHING = ("null", "~", "none")  # texts for None
 _AT_LEAST_ONE = ("epochs", "batch_size", "hidden_channels", "hidden_dim", "embedding_dim")
-_AT_LEAST_ONE += ("queue_size", "log_every", "steps", "checkpoint_every")
+_AT_LEAST_ONE += ("mining_top_k", "log_every", "steps", "checkpoint_every")
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,16 @@ class Recipe:
     key_momentum: float = 0.999
     temperature: float = 0.07
     mining_epoch: int | None = 150  # neighbour mining from this epoch on; None: never
+    mining_top_k: int = 1  # neighbours in the queue that become positives
+    cross_epoch: int | None = 150  # mining across streams from this epoch on; None: never
+    context: bool = True  # similarities of two streams as further logits of that mining
+    negatives: str = "view"  # multiview: the key's layout of the other clips, or "batch": all of it
 
     epochs: int = 300
     steps: int | None = None  # stop after this many steps, whatever epochs says
     batch_size: int = 128  # clips, of all processes together
     optimizer: str = "sgd"
+    nesterov: bool = False
     lr: float = 0.1
     weight_decay: float = 1e-4
     schedule: str = "step"  # x0.1 at each milestone, or cosine to 0
@@ -97,17 +104,23 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         InputError: no such recipe, unknown key, or a value of the wrong kind.
     """
-    values = _read(_find(name))
+    given = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise InputError(f"expected key=value, got {override!r}")
-        values[key.strip()] = _listed(text, override)
-    return make_recipe(values, source=f"recipe {name}")
+        given[key.strip()] = _listed(text, override)
+    values = _over(_read(_find(name)), given)
+    return make_recipe(values, source=f"recipe {name}", asked=given)
 
 
-def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
-    """A checked recipe of plain values; InputError names the key at fault."""
+def make_recipe(
+    values: Mapping[str, Any], source: str = "recipe", asked: Collection[str] = ()
+) -> Recipe:
+    """A checked recipe of plain values; InputError names the key at fault.
+
+    ``asked``: the keys that the user has just given, see :func:`msclr.method_keys.check_keys`.
+    """
     known = {f.name: f for f in fields(Recipe)}
     for key in values:
         if key not in known:
@@ -118,6 +131,8 @@ def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
         if values.get(key) in (None, ""):
             raise InputError(f"{source}: {key} is missing; give {key}=FOLDER")
     checked = {key: _check(source, known[key], value) for key, value in values.items()}
+    checked = DEFAULTS.get(checked.get("method"), {}) | checked
+    check_keys(source, checked, {f.name: f.default for f in known.values()}, asked)
     for key in _PATHS:
         if checked[key].startswith("~"):
             checked[key] = str(as_path(checked[key]))
@@ -163,7 +178,13 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base_path = beside if beside.is_file() else _find(str(base))
     if base_path in (path, *seen):
         raise InputError(f"{path}: base {base!r} leads back to itself")
-    return {**_read(base_path, (path, *seen)), **values}
+    return _over(_read(base_path, (path, *seen)), values)
+
+
+def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Values over those of a base, of which a changed method keeps what it reads."""
+    method = values.get("method")
+    return {**(readable(base, method) if isinstance(method, str) else base), **values}
 
 
 class _TextLoader(yaml.SafeLoader):
@@ -217,6 +238,10 @@ def _check(source: str, f: Any, value: Any) -> Any:
         whole = all(type(v) is item and v != "" for v in value)
         if whole and (value or item is int):
             return value
+    elif kind == "bool":
+        truth = {"true": True, "false": False}.get(str(value).lower())
+        if truth is not None:
+            return truth
     elif kind.startswith("int"):
         if isinstance(value, int) and not isinstance(value, bool):
             return _in_range(source, key, value)

@@ -11,6 +11,7 @@ import yaml
 from msclr import layouts
 from msclr.config import Recipe, make_recipe
 from msclr.data import prepare_arrays
+from msclr.method_keys import readable
 
 LAYOUTS = ("h36m_17", "kinectv1_20")
 UNSEEN = "openpose_18"
@@ -45,7 +46,7 @@ def prepare_tiny(folder: Path, names=LAYOUTS) -> Path:
 
 def tiny_values(data: Path, out: Path, **changes) -> dict:
     """Keys of a recipe: MS-AimCLR, dropout 0.5, mining from the second epoch, 12 steps."""
-    return {
+    values = {
         "data": str(data),
         "out": str(out),
         "layouts": list(LAYOUTS),
@@ -63,8 +64,8 @@ def tiny_values(data: Path, out: Path, **changes) -> dict:
         "device": "cpu",
         "log_every": 1,
         "checkpoint_every": 4,
-        **changes,
     }
+    return readable(values, changes.get("method")) | changes
 
 
 def tiny_recipe(data: Path, out: Path, **changes) -> Recipe:

@@ -13,8 +13,9 @@ from msclr.layouts import Layout
 from msclr.nn import STGCN
 from msclr.paths import as_path
 from msclr.training.backend import fitting, prepare_kernels
+from msclr.training.build import build_encoder
 from msclr.training.checkpoint import load_checkpoint
-from msclr.training.pretrain import CHECKPOINT, build_encoder, pick_device
+from msclr.training.pretrain import CHECKPOINT, pick_device
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from msclr.host import to_device
 from msclr.nn.init import init_weights
+from msclr.nn.norm import synchronise
 
 
 class View(NamedTuple):
@@ -29,7 +30,7 @@ class Batch(NamedTuple):
     """
 
     query: Mapping[str, View]
-    key: Mapping[str, View]
+    key: Mapping[str, View]  # empty for methods that take none
     extreme: Mapping[str, View] | None = None
     layouts_per_clip: int = 1  # L where all layouts are taken, else 1
 
@@ -48,6 +49,11 @@ class Embedder(nn.Module):
         self.encoder = encoder
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, embedding_dim))
         self.head.apply(init_weights)
+
+    def synchronise(self, process_group: object) -> None:
+        """Take the statistics of batch norms over the batch of all ranks."""
+        synchronise(self, process_group)
+        self.encoder.process_group = process_group
 
     def forward(
         self, views: Mapping[str, View], drop: bool = False

@@ -37,3 +37,12 @@ def ordered_pairs(layouts: int, device: torch.device) -> tuple[Tensor, Tensor]:
     i, j = np.indices((layouts, layouts)).reshape(2, -1)
     unlike = (i != j) | (layouts == 1)
     return to_device(i[unlike], device), to_device(j[unlike], device)
+
+
+def pair_up(queries: Tensor, keys: Tensor, layouts: int) -> tuple[Tensor, Tensor]:
+    """Queries (P, R, E) and keys (R, ..) of every ordered pair of unlike layouts of each clip."""
+    if layouts == 1:
+        return queries, keys
+    i, j = ordered_pairs(layouts, keys.device)
+    queries = queries.unflatten(1, (-1, layouts))[:, :, i].flatten(1, 2)  # (P, B*pairs, E)
+    return queries, keys.unflatten(0, (-1, layouts))[:, j].flatten(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,3 +42,13 @@ class Queue(nn.Module):
 
     def set_extra_state(self, state: dict[str, int]) -> None:
         self.pointer = state["pointer"]
+
+
+@torch.no_grad()
+def of_all_ranks(keys: Tensor, process_group: object | None) -> Tensor:
+    """Keys (R, ..) of all ranks in rank order, (W * R, ..); a group of None is of one process."""
+    if process_group is None:
+        return keys
+    gathered = [torch.empty_like(keys) for _ in range(process_group.size())]
+    dist.all_gather(gathered, keys.contiguous(), group=process_group)
+    return torch.cat(gathered)

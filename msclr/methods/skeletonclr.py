@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from msclr import kernels
 from msclr.methods.embedder import Batch, Embedder
 from msclr.methods.momentum import momentum_copy, update_momentum
-from msclr.methods.pairs import ordered_pairs
-from msclr.methods.queue import Queue
-from msclr.nn.norm import synchronise
+from msclr.methods.pairs import pair_up
+from msclr.methods.queue import Queue, of_all_ranks
 
 
 class StepOutput(NamedTuple):
@@ -21,7 +19,7 @@ class StepOutput(NamedTuple):
 
     loss: Tensor  # scalar
     contrast_accuracy: Tensor  # scalar: how often the key outranks the whole queue
-    keys: Tensor  # (R, E)
+    keys: Tensor  # (R, E); (R, streams, E) where there are several
 
 
 class SkeletonCLR(nn.Module):
@@ -42,7 +40,9 @@ class SkeletonCLR(nn.Module):
     Source: MS-CLR (arXiv:2508.14889); SkeletonCLR in Li et al., "CrosSCLR" (CVPR 2021).
     """
 
-    needs_extreme_view = False
+    needs_extreme_view, needs_key_view = False, True
+    all_layouts = False  # whether a step takes every layout of each clip, whatever the pairs
+    per_stream = False  # whether it trains an encoder for each stream
 
     def __init__(
         self,
@@ -65,42 +65,33 @@ class SkeletonCLR(nn.Module):
         """Train as one process with the batch of all ranks would (gradients: average them)."""
         self.process_group = process_group
         for embedder in (self.query, self.key):
-            synchronise(embedder, process_group)
-            embedder.encoder.process_group = process_group
+            embedder.synchronise(process_group)
+
+    def start_step(self, epoch: int) -> None:
+        """Called before each step, with the epoch from 0 that it is in."""
 
     def forward(self, batch: Batch) -> StepOutput:
         keys = self._keys(batch)
         queries = self.query(batch.query)[None]  # (1, R, E)
-        queries, positives = self._pair_up(queries, keys, batch.layouts_per_clip)
-        out = kernels.info_nce(queries, positives, self.queue.keys, self.temperature, top_k=1)
-        accuracy = self._contrast_accuracy(queries[0], positives, out.top_k[0])
+        queries, positives = pair_up(queries, keys, batch.layouts_per_clip)
+        bank = self.queue.keys
+        out = kernels.info_nce(queries, positives, bank, self.temperature, top_k=1)
+        accuracy = contrast_accuracy(queries[0], positives, bank, out.top_k[0])
         return StepOutput(out.loss[0].mean(), accuracy, keys)
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
         """Put the keys of a step into the queue, all ranks' in rank order."""
-        if self.process_group is not None:
-            gathered = [torch.empty_like(keys) for _ in range(self.process_group.size())]
-            dist.all_gather(gathered, keys.contiguous(), group=self.process_group)
-            keys = torch.cat(gathered)
-        self.queue.enqueue(keys)
+        self.queue.enqueue(of_all_ranks(keys, self.process_group))
 
     @torch.no_grad()
     def _keys(self, batch: Batch) -> Tensor:
         update_momentum(self.key, self.query, self.key_momentum)
         return self.key(batch.key)  # (R, E)
 
-    @staticmethod
-    def _pair_up(queries: Tensor, keys: Tensor, layouts: int) -> tuple[Tensor, Tensor]:
-        """Rows of every ordered pair of unlike layouts of each clip."""
-        if layouts == 1:
-            return queries, keys
-        i, j = ordered_pairs(layouts, keys.device)
-        queries = queries.unflatten(1, (-1, layouts))[:, :, i].flatten(1, 2)  # (P, B*pairs, E)
-        return queries, keys.unflatten(0, (-1, layouts))[:, j].flatten(0, 1)
 
-    @torch.no_grad()
-    def _contrast_accuracy(self, queries: Tensor, keys: Tensor, nearest: Tensor) -> Tensor:
-        """Share of queries (B, E) whose key is closer than the nearest queue row (B, 1)."""
-        rival = (queries * self.queue.keys[nearest[:, 0]]).sum(1)
-        return ((queries * keys).sum(1) > rival).float().mean()
+@torch.no_grad()
+def contrast_accuracy(queries: Tensor, keys: Tensor, bank: Tensor, nearest: Tensor) -> Tensor:
+    """Share of queries (B, E) whose key is closer than the nearest bank row (B, 1 or more)."""
+    rival = (queries * bank[nearest[:, 0]]).sum(1)
+    return ((queries * keys).sum(1) > rival).float().mean()

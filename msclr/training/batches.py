@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,22 +78,41 @@ class _Plan(NamedTuple):
 
 
 class ViewMaker:
-    """Augmented views of a draw, on the data set's device, each made in one operation."""
+    """Augmented views of a draw, on the data set's device, each made in one operation.
 
-    def __init__(self, dataset: SkeletonDataset, stream: str, pairs: str, seed: int, extreme: bool):
+    ``stream`` may name several; a call then gives a dict with a batch for each. They show the same
+    augmented clips under the same layouts.
+    """
+
+    def __init__(
+        self,
+        dataset: SkeletonDataset,
+        stream: str | Sequence[str],
+        pairs: str,
+        seed: int,
+        extreme: bool,
+        key: bool = True,
+    ):
         self.dataset, self.stream, self.pairs = dataset, stream, pairs
-        self.seed, self.extreme = seed, extreme
+        self.seed, self.extreme, self.key = seed, extreme, key
         self.layouts = list(dataset.layouts)
 
-    def __call__(self, draw: Draw, step: int) -> Batch:
+    def __call__(self, draw: Draw, step: int) -> Batch | dict[str, Batch]:
         """The views of a draw; ``step`` keys the pair where one is drawn for the batch."""
         plan = self._plan(draw, step)
         held = self.dataset.hold(self._wanted(plan))
-        extreme = self._views(plan, plan.query, _EXTREME, held) if self.extreme else None
+        if isinstance(self.stream, str):
+            return self._batch(plan, held, self.stream)
+        return {stream: self._batch(plan, held, stream) for stream in self.stream}
+
+    def _batch(self, plan: _Plan, held: dict[str, Held], stream: str) -> Batch:
+        def views(layouts: np.ndarray, kind: int) -> dict[str, View]:
+            return self._views(plan, layouts, kind, held, stream)
+
         return Batch(
-            query=self._views(plan, plan.query, _QUERY, held),
-            key=self._views(plan, plan.key, _KEY, held),
-            extreme=extreme,
+            query=views(plan.query, _QUERY),
+            key=views(plan.key, _KEY) if self.key else {},
+            extreme=views(plan.query, _EXTREME) if self.extreme else None,
             layouts_per_clip=len(self.layouts) if self.pairs == "all" else 1,
         )
 
@@ -125,7 +145,7 @@ class ViewMaker:
         }
 
     def _views(
-        self, plan: _Plan, layouts: np.ndarray, kind: int, held: dict[str, Held]
+        self, plan: _Plan, layouts: np.ndarray, kind: int, held: dict[str, Held], stream: str
     ) -> dict[str, View]:
         """One view of every row, grouped by the row's layout."""
         views = {}
@@ -145,7 +165,7 @@ class ViewMaker:
                 seed=self.seed,
                 purpose=_KINDS * number + kind,
                 view="extreme" if kind == _EXTREME else "normal",
-                stream=self.stream,
+                stream=stream,
             )
             bodies = torch.from_numpy(self.dataset.present[numbers])
             views[name] = View(x, torch.from_numpy(rows), bodies)

@@ -20,11 +20,11 @@ from msclr.config import Recipe, save_recipe
 from msclr.data.dataset import SkeletonDataset
 from msclr.data.store import COORDINATES
 from msclr.errors import DivergedError, InputError, StoppedError
-from msclr.methods import METHODS
-from msclr.nn import STGCN
+from msclr.method_keys import unread
 from msclr.paths import as_path
 from msclr.training.backend import check_kernels, describe_kernels, running_on
-from msclr.training.batches import Draw, Sampler, ViewMaker
+from msclr.training.batches import Draw, Sampler
+from msclr.training.build import build_method, build_views
 from msclr.training.checkpoint import load_checkpoint, save_checkpoint
 from msclr.training.distributed import Ranks, ranks_of
 from msclr.training.log import RunLog, StepRecord
@@ -122,20 +122,10 @@ class Pretraining:
         self.steps = recipe.steps or recipe.epochs * self.steps_per_epoch
 
         torch.manual_seed(recipe.seed)
-        method = METHODS[recipe.method](
-            build_encoder(recipe, layouts),
-            embedding_dim=recipe.embedding_dim,
-            queue_size=recipe.queue_size,
-            queue_dtype=DTYPES[recipe.queue_precision],
-            key_momentum=recipe.key_momentum,
-            temperature=recipe.temperature,
-        )
-        self.method = method.to(device).train()
+        self.method = build_method(recipe, layouts).to(device).train()
         if ranks.group is not None:
             self.method.synchronise(ranks.group)
-        self.views = ViewMaker(
-            self.dataset, recipe.stream, recipe.pairs, recipe.seed, method.needs_extreme_view
-        )
+        self.views = build_views(recipe, self.dataset)
         self.parameters = list(self.method.query.parameters())
         self.optimizer = _optimizer(recipe, self.parameters)
         self.asked_precision = recipe.precision
@@ -175,7 +165,7 @@ class Pretraining:
         rate = learning_rate(recipe, step, self.steps, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.method.mining = recipe.mining_epoch is not None and epoch >= recipe.mining_epoch
+        self.method.start_step(epoch)
         # dropout's numbers follow from the step, so there is no generator state to keep
         torch.manual_seed(_step_seed(recipe.seed, step, self.ranks.rank))
 
@@ -299,7 +289,8 @@ class Pretraining:
         if self.asked_precision == "auto":  # as it was chosen when the run began
             self._set_precision(self.recipe, theirs["precision"])
         mine = asdict(self.recipe)
-        unlike = [k for k in mine if k not in _FREE_TO_CHANGE and mine[k] != theirs[k]]
+        free = unread(self.recipe.method).union(_FREE_TO_CHANGE)
+        unlike = [k for k in mine if k not in free and mine[k] != theirs[k]]
         if unlike:
             changes = ", ".join(f"{k}={theirs[k]!r} there, {mine[k]!r} here" for k in unlike)
             raise InputError(f"{path} is of another recipe: {changes}")
@@ -315,18 +306,6 @@ class Pretraining:
         if self.recipe.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=DTYPES[self.recipe.precision])
-
-
-def build_encoder(recipe: Recipe, layouts) -> STGCN:
-    """The encoder that a recipe describes, newly initialised."""
-    return STGCN(
-        layouts,
-        hidden_channels=recipe.hidden_channels,
-        hidden_dim=recipe.hidden_dim,
-        dropout=recipe.dropout,
-        bodies=recipe.bodies,
-        padding=recipe.padding,
-    )
 
 
 def pick_device(name: str) -> torch.device:
@@ -347,7 +326,7 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def _optimizer(recipe: Recipe, parameters) -> torch.optim.Optimizer:
-    kind, options = torch.optim.SGD, {"momentum": 0.9}
+    kind, options = torch.optim.SGD, {"momentum": 0.9, "nesterov": recipe.nesterov}
     if recipe.optimizer == "adamw":
         kind, options = torch.optim.AdamW, {}
     # Not in fp16: PyTorch 2.13's fused SGD leaves momenta uninitialised where the gradients of the

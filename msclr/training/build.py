@@ -1,0 +1,70 @@
+"""From a recipe to its encoder, its method and the views that the method takes."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from msclr.config import Recipe
+from msclr.data.dataset import SkeletonDataset
+from msclr.data.streams import STREAMS
+from msclr.errors import InputError
+from msclr.method_keys import READS
+from msclr.methods import METHODS
+from msclr.nn import STGCN
+from msclr.training.batches import ViewMaker
+from msclr.training.precision import DTYPES
+
+_OF_VIEWS = {"pairs", "stream"}  # what methods read through the views that they are given
+
+
+def build_encoder(recipe: Recipe, layouts) -> STGCN:
+    """An encoder that a recipe describes, newly initialised."""
+    return STGCN(
+        layouts,
+        hidden_channels=recipe.hidden_channels,
+        hidden_dim=recipe.hidden_dim,
+        dropout=recipe.dropout,
+        bodies=recipe.bodies,
+        padding=recipe.padding,
+    )
+
+
+def build_encoders(recipe: Recipe, layouts) -> dict[str, STGCN]:
+    """{stream: encoder}, as many as the recipe's method trains."""
+    streams = STREAMS if METHODS[recipe.method].per_stream else (recipe.stream,)
+    return {stream: build_encoder(recipe, layouts) for stream in streams}
+
+
+def build_method(recipe: Recipe, layouts) -> nn.Module:
+    """The method of a recipe on newly initialised encoders.
+
+    Raises InputError for a single layout where the method contrasts layouts of one clip.
+    """
+    method = METHODS[recipe.method]
+    if method.all_layouts and len(layouts) < 2:
+        raise InputError(
+            f"method {recipe.method} contrasts the layouts of a clip and needs two or more, "
+            f"here is {layouts[0].name} alone; give more layouts, or choose another method"
+        )
+    encoders = build_encoders(recipe, layouts)
+    settings = {key: getattr(recipe, key) for key in READS[recipe.method] - _OF_VIEWS}
+    settings["queue_dtype"] = DTYPES[settings.pop("queue_precision")]
+    return method(
+        encoders if method.per_stream else encoders[recipe.stream],
+        embedding_dim=recipe.embedding_dim,
+        temperature=recipe.temperature,
+        **settings,
+    )
+
+
+def build_views(recipe: Recipe, dataset: SkeletonDataset) -> ViewMaker:
+    """What makes the batches that the method of a recipe takes."""
+    method = METHODS[recipe.method]
+    return ViewMaker(
+        dataset,
+        STREAMS if method.per_stream else recipe.stream,
+        "all" if method.all_layouts else recipe.pairs,
+        recipe.seed,
+        extreme=method.needs_extreme_view,
+        key=method.needs_key_view,
+    )
