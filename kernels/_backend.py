@@ -28,11 +28,12 @@ def device_types(backend: str) -> tuple[str, ...]:
     return {"cpu": ("cpu",), "triton": ("cuda",), "cuda": ("cuda",)}.get(backend, ("cpu", "cuda"))
 
 
-def misfit_of_dtype(tensor: Tensor, *takes: torch.dtype) -> str:
-    """Why a backend that takes some dtypes does not take this tensor; "" where it does."""
+def misfit_of_dtype(backend: str, name: str, tensor: Tensor, *takes: torch.dtype) -> str:
+    """Why a backend that takes some dtypes does not take this argument; "" where it does."""
     if tensor.dtype in takes:
         return ""
-    return f"it takes {', '.join(str(d).removeprefix('torch.') for d in takes)} alone"
+    names = " or ".join(str(d).removeprefix("torch.") for d in takes)
+    return f"{name} must be {names} for {backend}, got {tensor.dtype}"
 
 
 def interpreted() -> bool:

@@ -128,7 +128,10 @@ class Operator:
                     if misfit is None or not misfit(arguments):
                         return run
         key = backend, first.device.type
-        return self._named.get(key) or self._check(*key)
+        run, misfit = self._named.get(key) or self._check(*key), self.supports.get(backend)
+        if misfit is not None and (why := misfit(arguments)):
+            raise ValueError(why)
+        return run
 
     def order(self, device: torch.device, family: str) -> tuple[str, ...]:
         """The names of what runs for tensors on a device, the first that takes the arguments."""

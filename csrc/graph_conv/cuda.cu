@@ -2,8 +2,8 @@
 // and how stands in graph_conv/: operator.h says which kernels run, each kernel's file what it
 // does.
 //
-// Parameters may have types of their own; sums are in float (in double for double tensors), their
-// order is fixed, and nothing waits for the device.
+// Activations are float16 or bfloat16, parameters of any type; sums are in float, their order is
+// fixed, and nothing waits for the device.
 
 #define USE_CUDA  // the stable ABI's functions of CUDA: this file is compiled without a CUDA torch
 
@@ -123,7 +123,7 @@ gpu::Problem problem(const Arguments& a) {
                        view(a.layout_index, "layout_index"),
                        view(a.joint_counts, "joint_counts"),
                        view(a.support, "support")};
-  const char* why = gpu::why_too_large(p);
+  const char* why = gpu::misfit(p);
   STD_TORCH_CHECK(!*why, "graph_conv: ", why);
   return p;
 }

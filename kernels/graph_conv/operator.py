@@ -59,6 +59,6 @@ masked_graph_conv = Operator(
     triton=torch.ops.msclr.graph_conv_triton,  # triton_launch.py
     autocast=True,
     supports={
-        "cuda": lambda a: misfit_of_dtype(a[0], torch.bfloat16, torch.float16),
+        "cuda": lambda a: misfit_of_dtype("cuda", "x", a[0], torch.bfloat16, torch.float16),
     },
 )

@@ -16,7 +16,7 @@ namespace msclr::gpu {
 template <class T>
 struct ConvolveArguments {
   Batch batch;
-  Graph<float> graph;
+  Graph graph;
   Activations x, y;
   const T* weight;    // (K, chunks, padded, 32)
   const float* bias;  // (K, padded), or null
@@ -111,7 +111,7 @@ struct OwnRows {
 
 // Operand A of 32 channels for the warp's two blocks of 16 rows, in two steps of 16 channels.
 template <class T>
-__device__ void aggregate(const Graph<float>& graph, int lists, int joints, const OwnRows& own,
+__device__ void aggregate(const Graph& graph, int lists, int joints, const OwnRows& own,
                           const char* x, int lane, uint32_t (&operand)[2][2][4]) {
   float sums[4][8] = {};
   int degree[4], most = 0;
@@ -121,11 +121,11 @@ __device__ void aggregate(const Graph<float>& graph, int lists, int joints, cons
     most = max(most, degree[i]);
   }
   for (int j = 0; j < most; ++j) {
-    const Link<float>* links = graph.links + static_cast<int64_t>(lists + j) * joints;
+    const Link* links = graph.links + static_cast<int64_t>(lists + j) * joints;
 #pragma unroll
     for (int i = 0; i < 4; ++i)
       if (j < degree[i]) {
-        const Link<float> link = links[own.joint[i]];
+        const Link link = links[own.joint[i]];
         const int row = own.frame[i] + link.joint;
         add_scaled<T>(sums[i], load16(x + row * kRowBytes + lane % 4 * 16), link.value);
       }

@@ -27,13 +27,12 @@ __device__ Pack16 pack8(const float (&x)[8]) {
 }
 
 // The types of parameters are looked up at run time: they are read once, activations often.
-template <class S>
-__device__ S read(const View& view, int64_t offset) {
+__device__ inline float read(const View& view, int64_t offset) {
   switch (view.type) {
     case Type::kFloat:
-      return static_cast<S>(static_cast<const float*>(view.data)[offset]);
+      return static_cast<const float*>(view.data)[offset];
     case Type::kDouble:
-      return static_cast<S>(static_cast<const double*>(view.data)[offset]);
+      return static_cast<float>(static_cast<const double*>(view.data)[offset]);
     case Type::kHalf:
       return to_float(static_cast<const Half*>(view.data)[offset]);
     default:
@@ -50,20 +49,19 @@ __device__ inline bool read_bool(const View& view, int64_t offset) {
   return static_cast<const bool*>(view.data)[offset];
 }
 
-template <class S>
-__device__ void write(const View& view, int64_t offset, S value) {
+__device__ inline void write(const View& view, int64_t offset, float value) {
   switch (view.type) {
     case Type::kFloat:
-      static_cast<float*>(view.data)[offset] = static_cast<float>(value);
+      static_cast<float*>(view.data)[offset] = value;
       break;
     case Type::kDouble:
       static_cast<double*>(view.data)[offset] = value;
       break;
     case Type::kHalf:
-      static_cast<Half*>(view.data)[offset] = from_float<Half>(static_cast<float>(value));
+      static_cast<Half*>(view.data)[offset] = from_float<Half>(value);
       break;
     default:
-      static_cast<BFloat16*>(view.data)[offset] = from_float<BFloat16>(static_cast<float>(value));
+      static_cast<BFloat16*>(view.data)[offset] = from_float<BFloat16>(value);
   }
 }
 

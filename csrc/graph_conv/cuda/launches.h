@@ -33,8 +33,11 @@ inline int64_t tiles_of_sample(const Problem& p) {
   return (p.x.size[2] + frames - 1) / frames;
 }
 
-// Empty where 32-bit counts of tiles, of channels and of a grid's rows can hold the problem.
-inline const char* why_too_large(const Problem& p) {
+// Empty where the tensor cores take x, and 32-bit counts of tiles, of channels and of a grid's rows
+// can hold the problem.
+inline const char* misfit(const Problem& p) {
+  if (p.x.type != Type::kHalf && p.x.type != Type::kBFloat16)
+    return "x must be float16 or bfloat16 in CUDA C++";
   const int64_t k = p.partitions(), widest = std::max(p.c_in(), p.c_out());
   if (p.x.size[3] > kTileRows) return "x has more than 128 joints";
   if (p.x.size[2] > INT_MAX / 2 || p.x.size[0] > INT_MAX / std::max<int64_t>(tiles_of_sample(p), 1))
@@ -46,8 +49,7 @@ inline const char* why_too_large(const Problem& p) {
 }
 
 inline Activations activations(const View& view) {
-  const int64_t bytes = view.type == Type::kDouble ? 8 : view.type == Type::kFloat ? 4 : 2;
-  const int64_t width = 16 / bytes;
+  const int64_t width = 16 / sizeof(Half);
   bool vector = view.stride[1] == 1 && view.size[1] % width == 0 &&
                 reinterpret_cast<uintptr_t>(view.data) % 16 == 0;
   for (int d : {0, 2, 3}) vector = vector && (view.size[d] == 1 || view.stride[d] % width == 0);
@@ -101,21 +103,19 @@ class Launches {
     return most - (most > 0 && most % 2 == 0);
   }
 
-  template <class S>
-  Graph<S> neighbours(bool outgoing) {
+  Graph neighbours(bool outgoing) {
     const int64_t lists = int64_t{1} * matrices() * batch_.joints;
-    const Graph<S> graph{scratch<Link<S>>(links()), scratch<int32_t>(lists), scratch<S>(lists)};
-    device_.run(find_neighbours<S>, ceil_div(lists * 32, kListThreads), 1, kListThreads, 0,
+    const Graph graph{scratch<Link>(links()), scratch<int32_t>(lists), scratch<float>(lists)};
+    device_.run(find_neighbours, ceil_div(lists * 32, kListThreads), 1, kListThreads, 0,
                 {batch_, p_.adjacency, p_.support, partitions_, outgoing, graph});
     return graph;
   }
 
-  template <class S>
-  void add_up(const S* sums, int shares, int64_t count, const View& gradient,
+  void add_up(const float* sums, int shares, int64_t count, const View& gradient,
               const View& support = View()) {
     if (count == 0) return;
-    device_.run(add_shares<S>, ceil_div(count, kShareElements), 1, kShareThreads,
-                kShareThreads * static_cast<int>(sizeof(S)),
+    device_.run(add_shares, ceil_div(count, kShareElements), 1, kShareThreads,
+                kShareThreads * static_cast<int>(sizeof(float)),
                 {sums, shares, count, support, gradient});
   }
 

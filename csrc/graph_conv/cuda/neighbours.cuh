@@ -5,34 +5,30 @@
 
 namespace msclr::gpu {
 
-template <class S>
 struct Link {
-  S value;
+  float value;
   int32_t joint;
 };
 
 // The j-th neighbour of joint w stands at [j][w]: lanes of consecutive joints read one line.
-template <class S>
 struct Graph {
-  Link<S>* links;    // (L, K, V, V)
+  Link* links;       // (L, K, V, V)
   int32_t* degrees;  // (L, K, V)
-  S* sums;           // (L, K, V) of the neighbours' values: what a bias is multiplied with
+  float* sums;       // (L, K, V) of the neighbours' values: what a bias is multiplied with
 };
 
-template <class S>
 struct NeighbourArguments {
   Batch batch;
   View adjacency, support;  // (L, K, V, V); support may be absent
   int partitions;
   bool outgoing;  // of joint v all w with A[v, w], as the gradient of x wants it
-  Graph<S> graph;
+  Graph graph;
 };
 
 constexpr int kListThreads = 128;
 
 // A warp a list.
-template <class S>
-__global__ void __launch_bounds__(kListThreads) find_neighbours(const NeighbourArguments<S> a) {
+static __global__ void __launch_bounds__(kListThreads) find_neighbours(const NeighbourArguments a) {
   const int lane = threadIdx.x % 32, list = (blockIdx.x * kListThreads + threadIdx.x) / 32;
   for (int n = blockIdx.x * kListThreads + threadIdx.x; n < a.batch.samples;
        n += gridDim.x * kListThreads) {
@@ -49,15 +45,15 @@ __global__ void __launch_bounds__(kListThreads) find_neighbours(const NeighbourA
     return l * view.stride[0] + k * view.stride[1] + v * view.stride[2] + w * view.stride[3];
   };
   int degree = 0;
-  S sum = 0;
+  float sum = 0;
   for (int first = 0; first < joints; first += 32) {
     const int other = first + lane;
     const int v = a.outgoing ? joint : other, w = a.outgoing ? other : joint;
     const bool real = joint < joints && other < joints;
     const bool wanted = real && (!a.support.data || read_bool(a.support, offset(a.support, v, w)));
-    const S value = wanted ? read<S>(a.adjacency, offset(a.adjacency, v, w)) : S(0);
-    const unsigned found = ballot(value != S(0));
-    if (value != S(0)) {
+    const float value = wanted ? read(a.adjacency, offset(a.adjacency, v, w)) : 0.f;
+    const unsigned found = ballot(value != 0.f);
+    if (value != 0.f) {
       const int j = degree + count_bits(found & ((1u << lane) - 1));
       a.graph.links[static_cast<int64_t>(list - joint + j) * joints_all + joint] = {value, other};
     }
@@ -69,19 +65,6 @@ __global__ void __launch_bounds__(kListThreads) find_neighbours(const NeighbourA
     a.graph.degrees[list] = degree;
     a.graph.sums[list] = sum;
   }
-}
-
-// Sum over a joint's neighbours; `lists` is (l*K + k) * V, `x` the frame's joint 0.
-template <class S>
-__device__ S aggregate(const Graph<S>& graph, int lists, int joints, int joint, const S* x,
-                       int64_t stride) {
-  S sum = 0;
-  const int degree = graph.degrees[lists + joint];
-  for (int j = 0; j < degree; ++j) {
-    const Link<S> link = graph.links[static_cast<int64_t>(lists + j) * joints + joint];
-    sum += link.value * x[link.joint * stride];
-  }
-  return sum;
 }
 
 // The weight as the tensor cores take it: a lane's 16 bytes are 8 consecutive input channels of one
@@ -109,14 +92,13 @@ __global__ void __launch_bounds__(kPackThreads) pack_weight(const PackArguments<
     const int64_t row_stride = a.weight.stride[2], stride = a.weight.stride[3];
     float value = 0;
     if (c < a.depth && n < a.columns)
-      value = read<float>(a.weight, a.transpose ? (k * a.depth + c) * row_stride + n * stride
-                                                : (k * a.columns + n) * row_stride + c * stride);
+      value = read(a.weight, a.transpose ? (k * a.depth + c) * row_stride + n * stride
+                                         : (k * a.columns + n) * row_stride + c * stride);
     a.packed[i] = from_float<T>(value);
   } else if (a.packed_bias && i - size < static_cast<int64_t>(a.partitions) * a.padded) {
     const int64_t n = (i - size) % a.padded, k = (i - size) / a.padded;
     const bool real = a.bias.data && n < a.columns;
-    a.packed_bias[i - size] =
-        real ? read<float>(a.bias, (k * a.columns + n) * a.bias.stride[3]) : 0.f;
+    a.packed_bias[i - size] = real ? read(a.bias, (k * a.columns + n) * a.bias.stride[3]) : 0.f;
   }
 }
 

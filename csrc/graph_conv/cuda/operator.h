@@ -4,7 +4,6 @@
 #include "adjacency_gradient.cuh"
 #include "convolve.cuh"
 #include "launches.h"
-#include "scalar.cuh"
 #include "weight_gradient.cuh"
 
 namespace msclr::gpu {
@@ -23,8 +22,8 @@ class OnTensorCores : Launches<Device> {
     namespace c = convolve;
     if (Base::tiles() == 0 || to.size[1] == 0) return;
     const PackArguments<T> packed = pack(from.size[1], to.size[1], bias, outgoing);
-    ConvolveArguments<T> a{batch_, Base::template neighbours<float>(outgoing), activations(from),
-                           activations(to), packed.packed};
+    ConvolveArguments<T> a{batch_, Base::neighbours(outgoing), activations(from), activations(to),
+                           packed.packed};
     a.bias = bias.data ? packed.packed_bias : nullptr;
     a.partitions = partitions_, a.chunks = packed.chunks, a.padded = packed.padded;
     const int groups = ceil_div(partitions_, c::kMostPartitions), steps = groups * a.chunks;
@@ -49,7 +48,7 @@ class OnTensorCores : Launches<Device> {
     a.weight = weight.data ? Base::template scratch<float>(shares * Base::weights()) : nullptr;
     a.bias = bias.data ? Base::template scratch<float>(shares * Base::biases()) : nullptr;
     if (shares > 0) {
-      a.graph = Base::template neighbours<float>(false);
+      a.graph = Base::neighbours(false);
       device_.run(kernel, shares, rows, w::kThreads, w::kSharedBytes, a);
     }
     if (weight.data) Base::add_up(a.weight, shares, Base::weights(), weight);
@@ -88,73 +87,11 @@ class OnTensorCores : Launches<Device> {
   }
 };
 
-// float and double.
-template <class S, class Device>
-class InFullPrecision : Launches<Device> {
-  using Base = Launches<Device>;
-  using Base::batch_, Base::device_, Base::p_, Base::partitions_, Base::c_in_, Base::c_out_;
-
- public:
-  using Base::Base;
-
-  void convolve(const View& from, const View& to, const View& bias, bool outgoing) {
-    const int rows = ceil_div(to.size[1], scalar::kColumns);
-    const auto kernel = convolve_scalar<S>;
-    const int shared = scalar::kConvolveBytes<S>;
-    const int shares = Base::shares(kernel, rows, scalar::kThreads, shared);
-    if (shares == 0) return;
-    ScalarArguments<S> a = arguments(from, to, bias);
-    a.graph = Base::template neighbours<S>(outgoing);
-    a.transpose = outgoing;
-    device_.run(kernel, shares, rows, scalar::kThreads, shared, a);
-  }
-
-  void weight_gradient(const View& grad, const View& weight, const View& bias) {
-    const int chunks = ceil_div(std::max(c_in_, 1), scalar::kWeightChannels);
-    const int rows = partitions_ * ceil_div(c_out_, scalar::kWeightChannels) * chunks;
-    const auto kernel = weight_gradient_scalar<S>;
-    const int shared = scalar::kWeightBytes<S>;
-    const int shares = Base::shares(kernel, rows, scalar::kWeightThreads, shared);
-    ScalarWeightGradientArguments<S> a{arguments(p_.x, grad, p_.bias), chunks};
-    a.weight = weight.data ? Base::template scratch<S>(shares * Base::weights()) : nullptr;
-    a.bias = bias.data ? Base::template scratch<S>(shares * Base::biases()) : nullptr;
-    if (shares > 0) {
-      a.base.graph = Base::template neighbours<S>(false);
-      device_.run(kernel, shares, rows, scalar::kWeightThreads, shared, a);
-    }
-    if (weight.data) Base::add_up(a.weight, shares, Base::weights(), weight);
-    if (bias.data) Base::add_up(a.bias, shares, Base::biases(), bias);
-  }
-
-  void adjacency_gradient(const View& grad, const View& adjacency) {
-    const auto kernel = adjacency_gradient_scalar<S>;
-    const int shared = scalar::kAdjacencyBytes<S>;
-    const int shares = Base::odd_shares(kernel, Base::matrices(), scalar::kThreads, shared);
-    ScalarAdjacencyGradientArguments<S> a{arguments(p_.x, grad, p_.bias)};
-    a.adjacency = Base::template scratch<S>(shares * Base::links());
-    if (shares > 0) device_.run(kernel, shares, Base::matrices(), scalar::kThreads, shared, a);
-    Base::add_up(a.adjacency, shares, Base::links(), adjacency, p_.support);
-  }
-
- private:
-  ScalarArguments<S> arguments(const View& x, const View& y, const View& bias) {
-    return {batch_, {}, activations(x), activations(y), p_.weight, bias, partitions_, false};
-  }
-};
-
 // Calls f with the operator for x's type.
 template <class Device, class F>
 void with_operator(Device& device, const Problem& p, const F& f) {
-  switch (p.x.type) {
-    case Type::kFloat:
-      return f(InFullPrecision<float, Device>(device, p));
-    case Type::kDouble:
-      return f(InFullPrecision<double, Device>(device, p));
-    case Type::kHalf:
-      return f(OnTensorCores<Half, Device>(device, p));
-    default:
-      return f(OnTensorCores<BFloat16, Device>(device, p));
-  }
+  if (p.x.type == Type::kHalf) return f(OnTensorCores<Half, Device>(device, p));
+  return f(OnTensorCores<BFloat16, Device>(device, p));
 }
 
 template <class Device>

@@ -109,8 +109,7 @@ __device__ inline float to_float(Half x) {
 __device__ inline unsigned ballot(bool vote) { return __ballot_sync(~0u, vote); }
 __device__ inline int count_bits(unsigned bits) { return __popc(bits); }
 
-template <class S>
-__device__ S shuffle_xor(S value, int lanes) {
+__device__ inline float shuffle_xor(float value, int lanes) {
   return __shfl_xor_sync(~0u, value, lanes);
 }
 

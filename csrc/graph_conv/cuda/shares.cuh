@@ -6,9 +6,8 @@
 
 namespace msclr::gpu {
 
-template <class S>
 struct ShareArguments {
-  const S* sums;  // (shares, count)
+  const float* sums;  // (shares, count)
   int shares;
   int64_t count;
   View support;   // (L, K, V, V), 0 outside it; or absent
@@ -17,20 +16,19 @@ struct ShareArguments {
 
 constexpr int kShareThreads = 256, kShareElements = 32;  // of a block
 
-template <class S>
-__global__ void __launch_bounds__(kShareThreads) add_shares(const ShareArguments<S> a) {
+static __global__ void __launch_bounds__(kShareThreads) add_shares(const ShareArguments a) {
   constexpr int kGroups = kShareThreads / kShareElements;
   const int lane = threadIdx.x % kShareElements, group = threadIdx.x / kShareElements;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kShareElements + lane;
-  S* parts = reinterpret_cast<S*>(dynamic_shared());  // (groups, elements)
-  S sum = 0;
+  float* parts = reinterpret_cast<float*>(dynamic_shared());  // (groups, elements)
+  float sum = 0;
 #pragma unroll 4
   for (int share = group; share < a.shares; share += kGroups)
     if (i < a.count) sum += a.sums[share * a.count + i];
   parts[threadIdx.x] = sum;
   __syncthreads();
   if (group > 0 || i >= a.count) return;
-  S total = 0;
+  float total = 0;
   for (int other = 0; other < kGroups; ++other) total += parts[other * kShareElements + lane];
   if (a.support.data) {
     int64_t offset = 0, rest = i;

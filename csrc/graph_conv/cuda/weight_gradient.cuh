@@ -13,7 +13,7 @@ namespace msclr::gpu {
 
 struct WeightGradientArguments {
   Batch batch;
-  Graph<float> graph;
+  Graph graph;
   Activations x, g;
   int partitions, c_in_chunks;
   float* weight;  // (shares, K, C_out, C_in), or null
@@ -55,7 +55,7 @@ __device__ void load(const WeightGradientArguments& a, const Part& part, const T
 
 // z, with rows of zeros up to a multiple of 16. A thread adds up two rows' pieces at a time.
 template <class T>
-__device__ void aggregate(const Graph<float>& graph, int lists, int joints, const Tile& tile,
+__device__ void aggregate(const Graph& graph, int lists, int joints, const Tile& tile,
                           const char* x, char* z) {
   constexpr int kRowsAtOnce = kThreads / kPieces;
   const int piece = threadIdx.x % kPieces, padded = (tile.rows() + 15) / 16 * 16;
@@ -71,11 +71,11 @@ __device__ void aggregate(const Graph<float>& graph, int lists, int joints, cons
       degree[i] = row < tile.rows() ? graph.degrees[lists + joint[i]] : 0;
     }
     for (int j = 0; j < max(degree[0], degree[1]); ++j) {
-      const Link<float>* links = graph.links + static_cast<int64_t>(lists + j) * joints;
+      const Link* links = graph.links + static_cast<int64_t>(lists + j) * joints;
 #pragma unroll
       for (int i = 0; i < 2; ++i)
         if (j < degree[i]) {
-          const Link<float> link = links[joint[i]];
+          const Link link = links[joint[i]];
           add_scaled<T>(sums[i], load16(x + place(frame[i] + link.joint, piece)), link.value);
         }
     }

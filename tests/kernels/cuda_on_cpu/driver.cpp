@@ -58,7 +58,7 @@ void guarded_delete(void* memory) { delete static_cast<Guarded*>(memory); }
 
 const char* graph_conv_forward(const Problem* problem, const View* y, int order, int blocks,
                                int* launches) {
-  if (answer = why_too_large(*problem); !answer.empty()) return answer.c_str();
+  if (answer = misfit(*problem); !answer.empty()) return answer.c_str();
   Device device(static_cast<Order>(order), blocks);
   forward(device, *problem, *y);
   return answer_of(device, launches);
@@ -66,6 +66,7 @@ const char* graph_conv_forward(const Problem* problem, const View* y, int order,
 
 const char* graph_conv_backward(const Problem* problem, const View* grad,
                                 const GradientViews* gradients, int order, int blocks) {
+  if (answer = misfit(*problem); !answer.empty()) return answer.c_str();
   Device device(static_cast<Order>(order), blocks);
   backward(device, *problem, *grad, *gradients);
   return answer_of(device, nullptr);
