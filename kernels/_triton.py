@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -15,6 +17,7 @@ ELEMENTS = {
     torch.float32: tl.float32,
     torch.float64: tl.float64,
 }
+_INTERPRETED = interpreted()  # Triton, too, asks once
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -23,13 +26,13 @@ class Types:
 
     def __init__(self, dtype: torch.dtype, sum_dtype: torch.dtype | None = None):
         self.sum_dtype = sum_dtype or sum_dtype_of(dtype)
-        precision = torch.backends.cuda.matmul.fp32_precision
-        self.tf32 = dtype == torch.float32 and precision == "tf32"
+        # Others' precision is not asked for: it takes as long as a launch.
+        self.tf32 = dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
         # Sums of true float32 and float64 are made one product at a time, without tensor cores, and
         # each needs registers of its own.
         self.product_by_product = dtype.itemsize >= 4 and not self.tf32
         # The interpreter cannot multiply bfloat16: it gets the same numbers, rounded, as float32.
-        operand = torch.float32 if interpreted() and dtype == torch.bfloat16 else dtype
+        operand = torch.float32 if dtype == torch.bfloat16 and _INTERPRETED else dtype
         self.constants = {
             "SUM": ELEMENTS[self.sum_dtype],
             "OPERAND": ELEMENTS[operand],
@@ -55,7 +58,22 @@ def multiprocessors(tensor: Tensor, in_interpreter: int = 2) -> int:
     have parts there as well."""
     if not tensor.is_cuda:
         return in_interpreter
-    return torch.cuda.get_device_properties(tensor.device).multi_processor_count
+    return _multiprocessors(tensor.device)
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up. Triton's own does the same in ten times the time."""
+    return -(-a // b)
+
+
+def next_power_of_2(n: int) -> int:
+    """The least power of two that is no less than n, which is at least 1."""
+    return 1 << (n - 1).bit_length()
 
 
 def column_pieces(columns: int, dim: int, most: int) -> dict[str, int]:
@@ -63,19 +81,25 @@ def column_pieces(columns: int, dim: int, most: int) -> dict[str, int]:
     block = min(columns, most)
     return {
         "BLOCK_D": block,
-        "PIECES": triton.cdiv(dim, block),
+        "PIECES": cdiv(dim, block),
         "maxnreg": 255,  # all there are; left alone, ptxas spills now and then to use fewer
     }
 
 
 def block_size(size: int, most: int = 2**20) -> int:
     """The power of two that covers a size; a product takes no less than 16."""
-    return min(most, max(16, triton.next_power_of_2(size)))
+    return min(most, max(16, next_power_of_2(size)))
 
 
 def wide_products() -> bool:
     """Whether products take their operands from shared memory (sm_90), not from registers."""
-    return not interpreted() and triton.runtime.driver.active.get_current_target().arch >= 90
+    return not _INTERPRETED and _arch(triton.runtime.driver.active.get_current_device()) >= 90
+
+
+@functools.cache
+def _arch(device: int) -> int:
+    """Of the GPU that is current."""
+    return triton.runtime.driver.active.get_current_target().arch
 
 
 def on_device(temperature: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from msclr.kernels._backend import interpreted
 from msclr.kernels._segments import strided, triples
-from msclr.kernels._triton import Types, multiprocessors
+from msclr.kernels._triton import Types, cdiv, multiprocessors, next_power_of_2
 
 _COLUMNS = 10
 COLUMNS = tl.constexpr(_COLUMNS)
@@ -59,8 +59,8 @@ def _plan(
     tiles = 0
     for entry in entries:
         entry[0] = tiles
-        tiles += triton.cdiv(entry[1], block)
-    count = triton.next_power_of_2(max(2, len(entries)))
+        tiles += cdiv(entry[1], block)
+    count = next_power_of_2(max(2, len(entries)))
     entries += [[_NO_TILE] + [0] * (_COLUMNS - 1)] * (count - len(entries))
     return Plan(to_device(torch.tensor(entries, dtype=torch.int32), device), tiles, count)
 

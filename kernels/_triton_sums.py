@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from msclr.kernels._triton import ELEMENTS
+from msclr.kernels._triton import ELEMENTS, cdiv
 
 _BLOCK = 256
 
@@ -19,7 +19,7 @@ def sum_of_parts(sums: Tensor, first: Tensor, second: Tensor | None = None) -> N
     parts, size = sums.shape
     wanted = first.numel() + (0 if second is None else second.numel())
     if wanted:
-        add_up[(triton.cdiv(wanted, _BLOCK),)](
+        add_up[(cdiv(wanted, _BLOCK),)](
             sums, first, second, parts, first.numel(), wanted, size,
             SUM=ELEMENTS[sums.dtype], BLOCK=_BLOCK, num_warps=4,
         )  # fmt: skip

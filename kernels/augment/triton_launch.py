@@ -7,9 +7,9 @@ noise, for tiles of 16 frames overlap by 14 where they are blurred, and reads it
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
+from msclr.kernels._triton import cdiv
 from msclr.kernels.augment import triton_kernels as programs
 from msclr.kernels.augment.operator import Arguments
 
@@ -28,8 +28,8 @@ def forward(*given) -> Tensor:
         return out
     grid = (
         len(index) * bodies,
-        triton.cdiv(frames, _BLOCKS["BLOCK_T"]),
-        triton.cdiv(joints, _BLOCKS["BLOCK_V"]),
+        cdiv(frames, _BLOCKS["BLOCK_T"]),
+        cdiv(joints, _BLOCKS["BLOCK_V"]),
     )
     with torch.cuda.device_of(clips):
         programs.augment[grid](

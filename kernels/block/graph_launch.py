@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import triton
 from torch import Tensor
 
 from msclr.kernels._block_sizes import tunable
 from msclr.kernels._segments import rows_in, triples
-from msclr.kernels._triton import block_size
+from msclr.kernels._triton import block_size, cdiv
 from msclr.kernels._triton_rows import RowTypes, plan_rows, splits_of
 from msclr.kernels._triton_sums import sum_of_parts
 from msclr.kernels.block import triton_graph as programs
@@ -81,7 +80,7 @@ def forward(conv: PackedConv, want_sums: bool) -> tuple[Tensor, Tensor | None]:
     made = conv.x.new_empty(rows_in(conv.segments, conv.stride), channels)
     sums = types.new_sums(conv.x, plan.tiles, 2, channels) if want_sums else None
     if plan.tiles:
-        programs.convolve[(plan.tiles * triton.cdiv(channels, blocks["BLOCK_N"]),)](
+        programs.convolve[(plan.tiles * cdiv(channels, blocks["BLOCK_N"]),)](
             conv.x, None, None, conv.weight, conv.bias, *conv.graph(False), plan.table, made, sums,
             None, None, read, channels, w_k, w_c, w_o, K=conv.partitions, STRIDE=conv.stride,
             BACKWARD=False, ENTRIES=plan.entries, **types.constants, **blocks,
@@ -98,7 +97,7 @@ def to_x(conv: PackedConv, g: Gradient, addend: Tensor | None, gate: Tensor | No
     plan = plan_rows(conv.segments, conv.stride, True, blocks["BLOCK_M"], conv.x.device)
     made = conv.x.new_empty(conv.x.shape)
     if plan.tiles:
-        programs.convolve[(plan.tiles * triton.cdiv(channels, blocks["BLOCK_N"]),)](
+        programs.convolve[(plan.tiles * cdiv(channels, blocks["BLOCK_N"]),)](
             *g, conv.weight, None, *conv.graph(True), plan.table, made, None,
             addend, gate, read, channels, w_k, w_o, w_c, K=conv.partitions, STRIDE=conv.stride,
             BACKWARD=True, ENTRIES=plan.entries, **types.constants, **blocks,
@@ -135,7 +134,7 @@ def to_adjacency(conv: PackedConv, g: Gradient) -> Tensor:
     rows, segments = blocks["BLOCK_R"], len(conv.segments) // 3
     plan = plan_rows(conv.segments, 1, False, 128, conv.x.device)
     pieces = _pieces(conv, blocks)
-    tiles = max((triton.cdiv(n * t, rows // v) for n, t, v in triples(conv.segments)), default=0)
+    tiles = max((cdiv(n * t, rows // v) for n, t, v in triples(conv.segments)), default=0)
     splits = splits_of(conv.x, tiles, pieces * conv.partitions * segments, at_once=2)
     links = types.new_sums(conv.x, pieces * splits, segments * conv.partitions, rows, rows)
     if splits:
@@ -149,7 +148,7 @@ def to_adjacency(conv: PackedConv, g: Gradient) -> Tensor:
 def _pieces(conv: PackedConv, blocks: dict[str, int]) -> int:
     """How many blocks of C_out x C_in there are."""
     inner, out = conv.channels
-    return triton.cdiv(inner, blocks["BLOCK_C"]) * triton.cdiv(out, blocks["BLOCK_O"])
+    return cdiv(inner, blocks["BLOCK_C"]) * cdiv(out, blocks["BLOCK_O"])
 
 
 # Blocks. All were chosen by what ptxas makes of them for sm_80 and sm_90: no spills, and

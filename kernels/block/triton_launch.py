@@ -9,10 +9,9 @@ size of an element, forward: 6 C e a row, and C e where the residual is x; backw
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
-from msclr.kernels._triton import check_dtype
+from msclr.kernels._triton import cdiv, check_dtype
 from msclr.kernels._triton_rows import RowTypes
 from msclr.kernels.block import fused, graph_launch, triton_norm, triton_output
 from msclr.kernels.block.graph_launch import Gradient, PackedConv
@@ -170,7 +169,7 @@ class _Launches:
         )
 
     def _small_grid(self, rows: int = 1) -> tuple[int, int]:
-        return triton.cdiv(self.channels, _SMALL["BLOCK_C"]), rows
+        return cdiv(self.channels, _SMALL["BLOCK_C"]), rows
 
     def _total(self, sums: Tensor, rows: int) -> Tensor:
         """The two sums of all tiles, (1, rows, C) in float64, of which two rows are made."""
@@ -203,9 +202,9 @@ class _Launches:
         width = min(channels, 64) if whole else 0
         block = 128 if width else 64
         if width:
-            grid = triton.cdiv(rows, block * (64 // width)), channels // width
+            grid = cdiv(rows, block * (64 // width)), channels // width
         else:
-            grid = triton.cdiv(rows, block), triton.cdiv(channels, 32)
+            grid = cdiv(rows, block), cdiv(channels, 32)
         return grid, {
             "DROPS": p > 0,
             "SEED_IN_MEMORY": seed is not None and _is_in_memory(seed, self.a.x),

@@ -9,11 +9,10 @@ for one partition of dA; the others find what they read in the cache.
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
 from msclr.kernels._block_sizes import tunable
-from msclr.kernels._triton import Types, block_size, check_dtype, multiprocessors
+from msclr.kernels._triton import Types, block_size, cdiv, check_dtype, multiprocessors
 from msclr.kernels._triton_sums import sum_of_parts
 from msclr.kernels.graph_conv import triton_kernels as programs
 from msclr.kernels.graph_conv.operator import Arguments, empty_activations
@@ -32,9 +31,8 @@ def backward(grad: Tensor, *given: Tensor | bool | None) -> tuple[Tensor, ...]:
     arguments = Arguments(*given[:7])
     want_x, want_weight, want_bias, want_adjacency = given[7:]
     call = _Call(arguments)
-    x, weight, bias, adjacency, *_ = arguments
-    dx, dweight, dadjacency = x.new_empty(0), weight.new_empty(0), adjacency.new_empty(0)
-    dbias = (x if bias is None else bias).new_empty(0)
+    x, _, bias, *_ = arguments
+    dx = dweight = dbias = dadjacency = None
     want_bias = want_bias and bias is not None
     with torch.cuda.device_of(x):
         grad = _channels_together(grad)
@@ -47,7 +45,8 @@ def backward(grad: Tensor, *given: Tensor | bool | None) -> tuple[Tensor, ...]:
             dadjacency = _adjacency_gradient(call, grad)
         if want_x:
             dx = _convolve(call, grad)
-    return dx, dweight, dbias, dadjacency
+    found = dx, dweight, dbias, dadjacency
+    return tuple(x.new_empty(0) if made is None else made for made in found)
 
 
 class _Call:
@@ -93,9 +92,9 @@ def _convolve(call: _Call, grad: Tensor | None = None) -> Tensor:
     given = _channels_together(given)
     made = empty_activations(call.x, channels[1])
     blocks = _convolve_blocks(call, *channels)
-    tiles = call.samples * triton.cdiv(call.frames * call.joints, blocks["BLOCK_M"])
+    tiles = call.samples * cdiv(call.frames * call.joints, blocks["BLOCK_M"])
     if made.numel():
-        programs.convolve[(tiles * triton.cdiv(channels[1], blocks["BLOCK_N"]),)](
+        programs.convolve[(tiles * cdiv(channels[1], blocks["BLOCK_N"]),)](
             given, call.weight, bias, *call.graph(grad is not None), call.layout_index,
             call.joint_counts, made, *channels, call.frames, call.joints, call.layouts,
             *_row_strides(given), w_k, w_o, w_c, *made.stride(),
@@ -110,7 +109,7 @@ def _parameter_gradients(call: _Call, grad: Tensor) -> tuple[Tensor, Tensor | No
     blocks = _weight_blocks(call)
     groups = call.partitions // blocks["GROUP"]
     pieces = _channel_pieces(call, blocks)
-    tiles = call.samples * triton.cdiv(call.frames * call.joints, blocks["BLOCK_M"])
+    tiles = call.samples * cdiv(call.frames * call.joints, blocks["BLOCK_M"])
     splits = _splits(call, tiles, pieces * groups, at_once=16 // blocks["num_warps"])
     sums = call.new_sums(splits, weight.numel() + len(weight))
     programs.weight_gradient[(splits, pieces, groups)](
@@ -130,7 +129,7 @@ def _adjacency_gradient(call: _Call, grad: Tensor) -> Tensor:
     blocks = _joint_blocks(call)
     rows, v, graphs = blocks["BLOCK_R"], call.joints, call.layouts * call.partitions
     pieces = _channel_pieces(call, blocks)
-    tiles = call.samples * triton.cdiv(call.frames, rows // v)
+    tiles = call.samples * cdiv(call.frames, rows // v)
     splits = _splits(call, tiles, pieces * graphs, at_once=2)
     links = call.new_sums(pieces * splits, graphs, rows, rows)
     programs.joint_gradients[(splits, graphs, pieces)](
@@ -150,13 +149,14 @@ def _channels_together(x: Tensor) -> Tensor:
 
 def _row_strides(x: Tensor) -> tuple[int, int, int]:
     """Of samples, frames and joints."""
-    return x.stride(0), x.stride(2), x.stride(3)
+    n, _, t, v = x.stride()
+    return n, t, v
 
 
 def _channel_pieces(call: _Call, blocks: dict[str, int]) -> int:
     """How many blocks of C_out x C_in there are."""
-    inward = triton.cdiv(call.channels_in, blocks["BLOCK_C"])
-    return inward * triton.cdiv(call.channels_out, blocks["BLOCK_O"])
+    inward = cdiv(call.channels_in, blocks["BLOCK_C"])
+    return inward * cdiv(call.channels_out, blocks["BLOCK_O"])
 
 
 def _splits(call: _Call, tiles: int, programs_a_split: int, at_once: int) -> int:

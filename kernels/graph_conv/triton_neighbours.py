@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from msclr.kernels._triton import ELEMENTS, block_size
+from msclr.kernels._triton import ELEMENTS, block_size, cdiv
 from msclr.kernels._triton_rows import COLUMNS, GRAPH, JOINTS
 
 _MOST_KEPT = 256
@@ -61,7 +61,7 @@ class Lists:
         graphs, partitions, joints = self.sizes
         made = torch.empty_like(self.adjacency)
         if made.numel():
-            adjacency_gradient[(graphs, triton.cdiv(joints * joints, _BLOCK_E))](
+            adjacency_gradient[(graphs, cdiv(joints * joints, _BLOCK_E))](
                 links, self.support, self.counts, self.table, made, len(links), partitions, joints,
                 SUM=ELEMENTS[links.dtype], BLOCK_R=rows, BLOCK_P=8, BLOCK_E=_BLOCK_E, num_warps=4,
             )  # fmt: skip

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from msclr.kernels._block_sizes import tunable
@@ -35,6 +34,7 @@ from msclr.kernels._triton import (
     ELEMENTS,
     Types,
     block_size,
+    cdiv,
     check_dtype,
     column_pieces,
     multiprocessors,
@@ -55,7 +55,7 @@ def forward(*given) -> tuple[Tensor, Tensor, Tensor]:
     arguments = Arguments(*given)
     call = _Call(arguments)
     negatives, positives = (call.new_sums(call.count, call.count, call.batch) for _ in range(2))
-    parts = call.new_sums(call.count, triton.cdiv(call.batch, _ROWS))
+    parts = call.new_sums(call.count, cdiv(call.batch, _ROWS))
     with torch.cuda.device_of(call.views):
         counts, *scratch = _region_sums(call)
         programs.losses[(parts.shape[1], call.count)](
@@ -103,7 +103,7 @@ class _Call:
             raise ValueError(f"{misfit}; backend='reference' takes any")
         # Zeros at their ends make rows that are copied 16 bytes at a time. Others would come by way
         # of registers, of which there are too few.
-        self.dim = triton.cdiv(given, 16) * 16
+        self.dim = cdiv(given, 16) * 16
         self.meetings = plan.Meetings(tuple(pairs), self.count, all_views)
         self.first, self.shared = first, candidates is None
         self.views = self._whole_rows(views).contiguous()
@@ -183,7 +183,7 @@ class _Pulls:
         self.saved = call.weights, negatives, positives
         self.upstream = grad.detach()
         blocks = 128  # no smaller than a tile
-        width = triton.cdiv(call.batch, blocks) * blocks
+        width = cdiv(call.batch, blocks) * blocks
         self.factors = call.new_sums(call.count, call.count + 1, width)
         backward_programs.anchor_factors[(width // blocks, call.count)](
             *self.saved, call.temperature, call.largest, self.factors,
@@ -237,8 +237,8 @@ class _Pulls:
         clips = others.shape[1]
         gradient = torch.empty(targets.shape, dtype=targets.dtype, device=targets.device)
         blocks = _gradient_blocks(call)
-        tiles = triton.cdiv(rows, blocks["BLOCK_M"])
-        most = triton.cdiv(call.count * clips + call.bank_rows, blocks["BLOCK_N"])
+        tiles = cdiv(rows, blocks["BLOCK_M"])
+        most = cdiv(call.count * clips + call.bank_rows, blocks["BLOCK_N"])
         splits = max(1, min(most, _programs(call.views) // max(kinds * tiles, 1)))
         sums = call.new_sums(splits, kinds, rows, call.dim)
         of_bank = call.new_sums(splits, kinds, rows) if want_bank else None
@@ -249,7 +249,7 @@ class _Pulls:
             self.factors.shape[2], call.count, own, slot, splits,
             ROUND=ELEMENTS[call.dtype], **types, **blocks,
         )  # fmt: skip
-        products = call.new_sums(kinds, triton.cdiv(rows, _ROWS))
+        products = call.new_sums(kinds, cdiv(rows, _ROWS))
         backward_programs.gradients[(products.shape[1], kinds)](
             targets, others, call.temperature, self.upstream, *self.saved, sums, gradient, products,
             rows, clips, call.batch, call.dim, targets.stride(1), call.count, own, splits,

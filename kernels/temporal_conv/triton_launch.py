@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import triton
 from torch import Tensor
 
 from msclr.kernels._block_sizes import tunable
 from msclr.kernels._segments import rows_in
-from msclr.kernels._triton import block_size
+from msclr.kernels._triton import block_size, cdiv
 from msclr.kernels._triton_rows import RowTypes, plan_rows, splits_of
 from msclr.kernels._triton_sums import sum_of_parts
 from msclr.kernels.temporal_conv import triton_kernels as programs
@@ -78,7 +77,7 @@ def _convolve(
     made = given.new_empty(rows_in(segments, 1 if backward else stride), channels)
     sums = types.new_sums(given, plan.tiles, 2, channels) if want_sums else None
     if plan.tiles:
-        programs.convolve[(plan.tiles * triton.cdiv(channels, blocks["BLOCK_N"]),)](
+        programs.convolve[(plan.tiles * cdiv(channels, blocks["BLOCK_N"]),)](
             given, other, norm, taps, bias, gate, gate_norm, plan.table, made, sums,
             read, channels, STRIDE=stride, ENTRIES=plan.entries, **types.constants, **blocks,
         )  # fmt: skip
@@ -100,7 +99,7 @@ def weight_gradient(
     out, inner, _ = weight.shape
     blocks = _weight_blocks(types, inner, out)
     plan = plan_rows(segments, stride, False, blocks["BLOCK_M"], d.device)
-    pieces = triton.cdiv(inner, blocks["BLOCK_C"]) * triton.cdiv(out, blocks["BLOCK_O"])
+    pieces = cdiv(inner, blocks["BLOCK_C"]) * cdiv(out, blocks["BLOCK_O"])
     groups = TAPS // blocks["GROUP"]
     splits = splits_of(d, plan.tiles, pieces * groups, 16 // blocks["num_warps"])
     sums = types.new_sums(d, splits, weight.numel() + out)
