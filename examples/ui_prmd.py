@@ -18,12 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from msclr.data import prepare_arrays
+from msclr.data.store import FRAMES
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("archive", type=Path, help="ui_prmd.npz")
     parser.add_argument("--out", type=Path, default=Path("data/ui_prmd"))
+    parser.add_argument("--frame", choices=FRAMES, default="camera")
     arguments = parser.parse_args()
     with np.load(arguments.archive) as archive:
         data = dict(archive)
@@ -39,6 +41,7 @@ def main() -> None:
         names=data["name"],
         classes=[f"m{m:02d} {how}" for m in range(1, 11) for how in ("incorrect", "correct")],
         scale=0.001,
+        frame=arguments.frame,
         source="UI-PRMD (Vakanski et al., 2018)",
     )
     print("\n".join(report.lines()))

@@ -74,7 +74,7 @@ def _open_data(args: argparse.Namespace, out: Path) -> Store:
     if not (out / "data" / "dataset.json").exists():
         script = origin.ROOT / "examples" / "ui_prmd.py"
         archive = as_path(args.data_ui_prmd).absolute()
-        command = [sys.executable, script, archive, "--out", out / "data"]
+        command = [sys.executable, script, archive, "--out", out / "data", "--frame", "body"]
         if subprocess.run(command, cwd=origin.ROOT).returncode:
             raise InputError(f"{archive} could not be prepared; see above")
     return open_store(out / "data", verify=False)
