@@ -156,7 +156,8 @@ def _load(device: torch.device) -> Mapping[tuple[str, str], tuple[str, ...]]:
     """The verdicts that are on disk; nothing is decided in the middle of somebody's call."""
     from msclr.kernels._qualify import stored
 
-    verdicts, complete = stored(device) if qualification_is_on() else ({}, True)
+    there = device.type != "cuda" or torch.cuda.is_available()  # or it is a fake tensor's
+    verdicts, complete = stored(device) if there and qualification_is_on() else ({}, True)
     with _lock:
         _adopted.setdefault(device, verdicts)
     if not complete:
@@ -165,7 +166,8 @@ def _load(device: torch.device) -> Mapping[tuple[str, str], tuple[str, ...]]:
 
 
 def _capturing(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    on_gpu = device.type == "cuda" and torch.cuda.is_available()
+    return on_gpu and torch.cuda.is_current_stream_capturing()
 
 
 @torch.compiler.assume_constant_result

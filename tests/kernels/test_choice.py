@@ -172,7 +172,15 @@ def test_a_capture_runs_the_reference_and_looks_at_nothing(operator, monkeypatch
 def test_a_stream_that_captures_is_noticed(operator, monkeypatch):
     monkeypatch.setattr(_choice, "qualifying_types", ("cuda",))
     monkeypatch.setattr(_choice, "_load", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert operator.order(GPU, "single") == ("reference",)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_fake_tensor_of_a_gpu_that_is_not_there_takes_the_reference(operator, monkeypatch):
+    monkeypatch.setattr(_choice, "qualifying_types", ("cuda",))
+    monkeypatch.setattr(_qualify, "stored", None)
     assert operator.order(GPU, "single") == ("reference",)
 
 

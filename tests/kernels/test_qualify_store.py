@@ -48,6 +48,9 @@ def test_anything_else_is_another_key(change):
     assert store.load(replace(KEY, **change)) is None
 
 
+KEPT = {name: value for name, value in asdict(RIGHT).items() if name != "decided"}
+
+
 def with_text(text):
     return lambda path: path.write_text(text)
 
@@ -66,7 +69,9 @@ DAMAGE = {
     "of another key": with_change(key={}),
     "without a verdict": with_change(verdict=None),
     "a part of a verdict": with_change(verdict={"adopted": True, "reason": "right"}),
-    "adopted is a text": with_change(verdict=asdict(RIGHT) | {"adopted": "False"}),
+    "adopted is a text": with_change(verdict=KEPT | {"adopted": "False"}),
+    "seconds are a list": with_change(verdict=KEPT | {"seconds": [1.0]}),
+    "more than a verdict": with_change(verdict=KEPT | {"other": 1}),
 }
 
 
