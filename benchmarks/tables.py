@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy.tables import accuracies, differences
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = ("data", "embedding", "kernels", "results")
@@ -236,6 +238,8 @@ def data_step(result: Result) -> Rows:
 TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "ui_prmd": (transfer, "ui_prmd"),
     "utkinect": (transfer, "utkinect"),
+    "accuracy_ui_prmd": (accuracies, "accuracy-ui_prmd.json"),
+    "accuracy_ui_prmd_differences": (differences, "accuracy-ui_prmd.json"),
     "demo": (demo, "demo"),
     "routes": (routes, "routes"),
     "toy_supervised": (toy_supervised, "toy_supervised.json"),

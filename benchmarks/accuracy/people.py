@@ -63,7 +63,6 @@ def hold_out(store: Store, out: Path, pattern: str, people: Sequence[str]) -> St
             views = {key: np.asarray(view[i]) for key, view in train.views.items()}
             frames = {key: Frame.from_row(rows[i]) for key, rows in train.constants.items()}
             split = "val" if whose[i] in people else "train"
-            about = train.bodies[i], int(train.labels[i]), name
-            writer.add(split, views, *about, frames or None)
+            writer.add(split, views, train.bodies[i], int(train.labels[i]), name, frames or None)
         writer.finish(about)
     return open_store(out, verify=False)
