@@ -23,6 +23,7 @@ COORDINATES = {  # what the last axis holds, and the units of its positions
     "xy_score": "half of the image's width and height, from its middle",
 }
 FRAMES = ("body", "camera", "ntu", "none")  # what coordinates are relative to (`prepare_arrays`)
+CENTRED = ("camera", "ntu")  # of which the centre joint is subtracted in each frame
 SIZES = ("torso", "none")
 TORSO = "torso, from the middle of the hips to the base of the neck"  # the unit of size "torso"
 _BLOCK = 1 << 20  # bytes hashed at a time

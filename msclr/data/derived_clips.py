@@ -8,7 +8,7 @@ import numpy as np
 
 from msclr.data.derive import Derivation, derive_clips
 from msclr.data.host_clips import file_of
-from msclr.data.store import Store
+from msclr.data.store import CENTRED, Store
 
 
 class DerivedClips:
@@ -24,7 +24,7 @@ class DerivedClips:
         arrays, source = store.split(split), store.layouts[how.source]
         self._source, self._bodies = arrays.views[how.source], arrays.bodies
         self._matrix = how.matrix
-        centred = store.frame in ("camera", "ntu")
+        centred = store.frame in CENTRED
         self._planar = store.coordinates == "xy_score"
         self._centred = centred and not self._planar
         self._from, self._to = source.center_index, how.target.center_index

@@ -25,6 +25,7 @@ import numpy as np
 
 from msclr import layouts as layout_registry
 from msclr.data._store_files import (
+    CENTRED,
     COORDINATES,
     FORMAT_VERSION,
     FRAMES,
@@ -46,6 +47,7 @@ from msclr.layouts.layout import Layout
 from msclr.paths import as_path
 
 __all__ = [
+    "CENTRED",
     "COORDINATES",
     "FRAMES",
     "SIZES",
@@ -97,7 +99,7 @@ class Split:
         that were never seen, and absent bodies, are 0. Raises InputError for a data set of the
         frames "camera" and "ntu", from which the centre joint was subtracted in each frame.
         """
-        if self.frame in ("camera", "ntu"):
+        if self.frame in CENTRED:
             raise InputError(
                 f"the frame {self.frame!r} does not keep where bodies were; prepare the clips with "
                 "--frame body or none"

@@ -9,6 +9,7 @@ import pytest
 
 from msclr import layouts
 from msclr.data import open_store, prepare_arrays, prepare_ctrgcn, prepare_pyskl
+from msclr.data.prepare import _place
 from msclr.data.skeleton.frame import body_frame
 from msclr.errors import InputError
 from msclr.layouts import Layout, derivation
@@ -161,11 +162,13 @@ def test_the_ntu_frame_lays_the_shoulders_of_the_main_body_along_x(tmp_path):
         assert across[0] > 0 and abs(across[2]) < 1e-6
 
 
-def test_the_default_says_why_it_is_another_frame(tmp_path):
+def test_a_default_that_the_landmarks_do_not_tell_gives_way_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(_place, "DEFAULT_FRAME", "body")
     fly = Layout("frames_fly", ["body", "head"], [["head", "body"]], "body", flip=[])
     views = {fly: [np.random.default_rng(i).normal(size=(5, 2, 3)) for i in range(4)]}
     report = prepare(tmp_path / "fly", views)
     assert open_store(tmp_path / "fly").frame == "camera"
+    assert prepare(tmp_path / "people").frame == "body"
     (line,) = (line for line in report.lines() if line.startswith("frame: "))
     assert "the landmarks of frames_fly do not tell the frame of a body" in line
     assert not open_store(tmp_path / "fly").split("train").constants

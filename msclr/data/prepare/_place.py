@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from msclr.data._store_files import FRAMES, SIZES
+from msclr.data._store_files import CENTRED, FRAMES, SIZES
 from msclr.data.prepare._choice import check_choice
 from msclr.data.prepare.clean import center_bodies, resample
 from msclr.data.skeleton.frame import Frame, Landmarks, body_frame, tells_frame
@@ -16,7 +16,7 @@ from msclr.data.skeleton.shoulders import shoulder_line, turn
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
 
-DEFAULT_FRAME = "camera"  # of clips that come without a frame of their own
+DEFAULT_FRAME = "camera"  # docs/data.md says how it was decided
 
 
 class Filled(NamedTuple):
@@ -41,7 +41,7 @@ class Placement:
     @property
     def centred(self) -> bool:
         """Whether the centre joint is subtracted in each frame."""
-        return self.frame in ("camera", "ntu")
+        return self.frame in CENTRED
 
     @property
     def follows_main(self) -> bool:
