@@ -208,7 +208,9 @@ def _fill_memory(byte: int) -> None:
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
     """NaN is like NaN; shapes are known to be alike."""
-    return torch.equal(*(t.contiguous().reshape(-1).view(torch.uint8) for t in (one, other)))
+    # A copy, for what counts as contiguous may have any strides where sizes are 1.
+    plain = (t.clone(memory_format=torch.contiguous_format).view(-1) for t in (one, other))
+    return torch.equal(*(t.view(torch.uint8) for t in plain))
 
 
 def _largest(x: Tensor) -> float:

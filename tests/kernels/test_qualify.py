@@ -11,7 +11,7 @@ from msclr.kernels import _choice
 from msclr.kernels._qualify import child, children, store
 from msclr.kernels._qualify import verdicts as preparing
 from msclr.kernels._qualify.children import Job, Limits, try_all
-from msclr.kernels._qualify.judge import Judge, NotRightError, in_dtype
+from msclr.kernels._qualify.judge import Judge, NotRightError, _same_bits, in_dtype
 from msclr.kernels._qualify.timing import time_both
 from msclr.kernels._qualify.verdicts import decide, rows_of
 from tests.kernels import fake_operators
@@ -98,6 +98,14 @@ def test_what_a_process_finds(backend, decided, words):
     assert found["adopted"] == (backend == "right")
     assert found.get("decided", True) == decided
     assert fit_for_more == (backend not in ("raises", "short_of_memory"))
+
+
+def test_bits_are_compared_whatever_the_strides():
+    one = torch.zeros(4, 1)[::4].T  # a number whose stride is 4
+    assert one.is_contiguous() and _same_bits(one, torch.zeros(1, 1))
+    assert not _same_bits(torch.tensor(0.0), torch.tensor(-0.0))
+    nan = torch.full((2, 3), float("nan"))
+    assert _same_bits(nan.T, nan.T.clone()) and _same_bits(torch.zeros(0, 3), torch.zeros(0, 3))
 
 
 # Processes
