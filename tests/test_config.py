@@ -159,6 +159,7 @@ def test_only_an_unquoted_null_is_none(tmp_path):
         ("layouts", "yes", ["yes"]),
         ("layouts", "none", None),
         ("steps", "None", None),
+        ("nesterov", "False", False),
     ],
 )
 def test_a_value_is_read_by_the_kind_of_its_key(form, key, text, value, tmp_path):
@@ -277,7 +278,7 @@ def test_folders_must_be_given(missing, way):
 
 
 CHOICES = ["method", "pairs", "stream", "optimizer", "schedule", "precision", "queue_precision"]
-CHOICES += ["data_precision", "bodies", "padding"]
+CHOICES += ["data_precision", "bodies", "padding", "negatives"]
 
 
 @pytest.mark.parametrize("key", CHOICES)
@@ -300,6 +301,8 @@ def test_a_choice_lists_what_it_may_be(key):
         ("lr", "fast", "must be float, got 'fast'"),
         ("lr", [0.1], "must be float, got [0.1]"),
         ("lr", None, "must be float, got None"),
+        ("nesterov", "yes", "must be bool, got 'yes'"),
+        ("nesterov", 1, "must be bool, got 1"),
         ("method", 3, "must be str, got 3"),
         ("method", None, "must be str, got None"),
         ("layouts", [1], "must be list[str] | None, got [1]"),
@@ -322,6 +325,7 @@ def test_a_value_of_the_wrong_kind_is_refused(key, value, message):
         ("seed", -1, "must not be negative, got -1"),
         ("warmup_steps", -1, "must not be negative, got -1"),
         ("mining_epoch", -1, "must not be negative, got -1"),
+        ("mining_top_k", 0, "must be at least 1, got 0"),
         ("lr", 0.0, "must be positive, got 0.0"),
         ("temperature", -0.1, "must be positive, got -0.1"),
         ("weight_decay", -1e-4, "must not be negative, got -0.0001"),

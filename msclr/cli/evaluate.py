@@ -13,6 +13,10 @@ ROUTE_HELP = (
     "for a layout that the encoder was not trained on: derive it to the known one that loses "
     "least, attach it directly, or both (default: the one that measured best)"
 )
+STREAM_HELP = (
+    "joint, motion or bone, of a run that trained an encoder for each; joint+motion+bone trains "
+    "their classifiers together, on the mean of their logits (default: the recipe's, or joint)"
+)
 LINEAR_OPTIONS = ("epochs", "lr", "batch_size")
 
 
@@ -27,6 +31,7 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("protocol", choices=("linear", "knn", "transfer"))
     parser.add_argument("run_folder", metavar="RUN")
     _add_evaluation_options(parser)
+    parser.add_argument("--stream", help=STREAM_HELP)
     text = "of transfer: the layout of the run's data whose train clips and labels are trained on"
     parser.add_argument("--train-layout", metavar="LAYOUT", help=text)
     text = "of transfer: the layout whose val clips are tested on, in --data if given"
@@ -38,6 +43,8 @@ def _add_ensemble(commands) -> None:
     parser = command(commands, "ensemble", _ensemble, text)
     parser.add_argument("run_folders", metavar="RUN", nargs="+")
     _add_evaluation_options(parser)
+    text = "such as joint+bone: of runs that trained several, only these (default: all they have)"
+    parser.add_argument("--stream", help=text)
 
 
 def _add_evaluation_options(parser) -> None:
@@ -55,6 +62,7 @@ def _add_evaluation_options(parser) -> None:
 def _evaluate(arguments) -> None:
     from msclr.evaluation import evaluate_knn, evaluate_linear, open_run
     from msclr.evaluation.protocols import data_layouts
+    from msclr.evaluation.run import chosen_streams
 
     options = _linear_options(arguments)
     if options and arguments.protocol == "knn":
@@ -62,12 +70,16 @@ def _evaluate(arguments) -> None:
         raise InputError(f"{arguments.protocol} trains nothing and takes no {given}; leave it out")
     _check_transfer(arguments)
     run = open_run(arguments.run_folder, arguments.random, arguments.device)
+    chosen_streams(run, arguments.stream)  # refuses one that the run has no encoder of
     if arguments.protocol == "transfer":
         return _transfer(run, arguments, options)
     evaluate = {"linear": evaluate_linear, "knn": evaluate_knn}[arguments.protocol]
     results = []
     for layout in arguments.layout or data_layouts(run, arguments.data):
-        results.append(evaluate(run, layout, arguments.data, route=arguments.route, **options))
+        result = evaluate(
+            run, layout, arguments.data, arguments.stream, route=arguments.route, **options
+        )
+        results.append(result)
         if not arguments.json:
             print(_line(results[-1]))
         _say_notes(_named_notes(results[-1:]))
@@ -91,8 +103,8 @@ def _check_transfer(arguments) -> None:
 def _transfer(run, arguments, options: dict[str, float]) -> None:
     from msclr.evaluation import evaluate_transfer
 
-    layouts = arguments.train_layout, arguments.test_layout
-    result = evaluate_transfer(run, *layouts, arguments.data, route=arguments.route, **options)
+    asked = arguments.train_layout, arguments.test_layout, arguments.data, arguments.stream
+    result = evaluate_transfer(run, *asked, route=arguments.route, **options)
     if arguments.json:
         print_json(result)
     else:
@@ -102,8 +114,10 @@ def _transfer(run, arguments, options: dict[str, float]) -> None:
 
 def _ensemble(arguments) -> None:
     from msclr.evaluation import evaluate_ensemble, open_run
+    from msclr.evaluation.run import chosen_streams
 
-    runs = [open_run(x, arguments.random, arguments.device) for x in arguments.run_folders]
+    opened = [open_run(x, arguments.random, arguments.device) for x in arguments.run_folders]
+    runs = [run for one in opened for run in chosen_streams(one, arguments.stream)]
     options = {"route": arguments.route, **_linear_options(arguments)}
     result = evaluate_ensemble(runs, arguments.layout, arguments.data, **options)
     _say_notes(result["notes"])

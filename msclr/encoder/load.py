@@ -39,7 +39,8 @@ def load(
         source: the folder of a run, a checkpoint in it, or a checkpoint (or state_dict) of another
             project that :func:`msclr.nn.load_pretrained` reads.
         layouts: of another project's checkpoint, where it does not say.
-        stream: of another project's checkpoint, "joint" (if None), "motion" or "bone".
+        stream: "joint" (if None), "motion" or "bone": of another project's checkpoint, or which
+            encoder of a run of CrosSCLR.
         route: what becomes of layouts that the encoder does not know, see :meth:`Encoder.embed`.
         device: "auto", "cpu" or "cuda".
 
@@ -70,6 +71,8 @@ def _of_run(path, layouts, stream: str | None, route: str, device: str) -> Encod
     from msclr.evaluation.run import open_run
 
     run = open_run(path, device=device)
+    if run.encoders and stream is not None:
+        run, stream = run.of_stream(stream), None
     for name, given in (("layouts", layouts), ("stream", stream)):
         if given is not None:
             raise InputError(f"{path} is of a run, which has its own {name}: leave {name} out")
@@ -101,7 +104,7 @@ def encoder_of(run: Run, route: str = "auto") -> Encoder:
 
 
 def _preparation(run: Run) -> Preparation:
-    frames, bodies = run.frames, run.body_slots
+    frames, bodies, frame, size_by = run.frames, run.body_slots, run.frame, run.size_by
     if frames is None:
         try:
             store = open_store(run.recipe.data, verify=False)
@@ -113,13 +116,13 @@ def _preparation(run: Run) -> Preparation:
                 f"data were prepared, and {run.recipe.data} does not hold them any more; put them "
                 "back there"
             )
-        frames, bodies = store.frames, store.bodies
-    extents = [x for x in run.size.values() if x] if run.size_by == "none" else []
+        frames, bodies, frame, size_by = store.frames, store.bodies, store.frame, store.size_by
+    extents = [x for x in run.size.values() if x] if size_by == "none" else []
     return Preparation(
         frames,
         bodies,
-        run.frame,
-        run.size_by,
+        frame,
+        size_by,
         run.coordinates or "xyz",
         extent=max(extents, default=None),
     )

@@ -53,6 +53,7 @@ def fit_linear(
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
     momentum: float = 0.9,
+    classifiers: int = 1,
 ) -> LinearResult:
     """Trains softmax regression by SGD, the linear protocol of AimCLR and CrosSCLR.
 
@@ -67,6 +68,10 @@ def fit_linear(
         G  = (softmax(x W^T + b) - onehot(y)) / B                 (B, classes)
         vW = momentum * vW + G^T x,         W = W - lr * vW
         vb = momentum * vb + sum_rows(G),   b = b - lr * vb
+
+    With several ``classifiers``, features are those of as many encoders side by side, each divided
+    by their number: the logits are then the mean over one classifier an encoder, and bias, the mean
+    of theirs, moves as much slower.
 
     All random numbers come from one CPU generator seeded with `seed`: first the weights, N(0, 0.01)
     (standard deviation; drawn in float32), then a permutation of the clips an epoch. Biases start
@@ -90,7 +95,7 @@ def fit_linear(
     )
     generator = torch.Generator().manual_seed(seed)
     weight = 0.01 * torch.randn(num_classes, x.shape[1], generator=generator)
-    classifier = _SoftmaxRegression(weight.to(x), momentum)
+    classifier = _SoftmaxRegression(weight.to(x), momentum, 1.0 / classifiers)
 
     history, best_top1, best_top5, best_epoch = [], -1.0, 0.0, 0
     for epoch in range(1, epochs + 1):
@@ -142,10 +147,10 @@ def _stability_notes(
 class _SoftmaxRegression:
     """A linear layer with its own cross-entropy gradient and SGD with momentum."""
 
-    def __init__(self, weight: Tensor, momentum: float):
+    def __init__(self, weight: Tensor, momentum: float, bias_share: float):
         self.weight = weight  # (classes, D)
         self.bias = weight.new_zeros(len(weight))
-        self.momentum = momentum
+        self.momentum, self.bias_share = momentum, bias_share
         self.weight_velocity = torch.zeros_like(self.weight)
         self.bias_velocity = torch.zeros_like(self.bias)
 
@@ -161,7 +166,9 @@ class _SoftmaxRegression:
         gradient.scatter_add_(1, y[:, None], torch.full_like(picked, -1.0))
         mean = 1.0 / len(x)
         self.weight_velocity.addmm_(gradient.T, x, beta=self.momentum, alpha=mean)
-        self.bias_velocity.mul_(self.momentum).add_(gradient.sum(dim=0), alpha=mean)
+        self.bias_velocity.mul_(self.momentum).add_(
+            gradient.sum(dim=0), alpha=mean * self.bias_share
+        )
         self.weight.sub_(self.weight_velocity, alpha=lr)
         self.bias.sub_(self.bias_velocity, alpha=lr)
         return loss

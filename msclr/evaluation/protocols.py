@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from msclr.evaluation.knn import knn
 from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, check_options, fit_linear
 from msclr.evaluation.metrics import per_class_accuracy, top_k_accuracy
 from msclr.evaluation.results import keep_result
-from msclr.evaluation.run import Run
+from msclr.evaluation.run import Run, chosen_streams
 from msclr.paths import as_path
 from msclr.training.backend import fitting, running_on
 
@@ -47,6 +47,7 @@ class SplitFeatures:
     store: Store
     route: Route
     notes: list[str]  # what whoever reads figures of these features should know
+    streams: int = 1  # whose features are side by side in D
 
     def per_class(self, values: Sequence[float | None]) -> dict[str, float | None]:
         """{class: value}; classes of one name are kept apart by their numbers."""
@@ -91,14 +92,21 @@ def features_of(
 ) -> SplitFeatures:
     """Features of both splits, by the run's own data and stream unless others are given.
 
+    Of a run that trained an encoder for each stream, "joint+motion+bone" gives those of all three
+    side by side, each a third of its size: logits are then the mean over classifiers of streams.
+
     A layout that the encoder does not know takes a ``route``, see :meth:`msclr.Encoder.embed`; what
     is attached is fitted on the training clips. A random encoder has all its statistics from them.
 
     Raises InputError for data without clips or without the layout, and for data of another kind
     than the run was trained on: see :func:`msclr.evaluation.compare.require_same_kind`.
     """
-    store = _intact_store(data or run.recipe.data)
     stream = stream or run.recipe.stream
+    if "+" in stream:
+        runs = chosen_streams(run, stream)
+        return _side_by_side([features_of(one, layout, data, None, route) for one in runs])
+    run = run.of_stream(stream) if run.encoders else run
+    store = _intact_store(data or run.recipe.data)
     train, val = open_splits(run, store, layout)
     if not len(train) or not len(val):
         raise InputError(
@@ -128,6 +136,16 @@ def features_of(
         store,
         way,
         notes=notes,
+    )
+
+
+def _side_by_side(parts: list[SplitFeatures]) -> SplitFeatures:
+    return replace(
+        parts[0],
+        train=torch.cat([part.train for part in parts], dim=1) / len(parts),
+        val=torch.cat([part.val for part in parts], dim=1) / len(parts),
+        notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
+        streams=len(parts),
     )
 
 
@@ -162,7 +180,8 @@ def evaluate_linear(
         run: see :func:`open_run`.
         layout: its name, in the data.
         data: a prepared folder; None for that of the run's recipe.
-        stream: "joint", "motion" or "bone"; None for the recipe's.
+        stream: "joint", "motion" or "bone"; None for the recipe's. Several as "joint+motion+bone"
+            train a classifier for each together, on the mean of their logits (CrosSCLR).
         seed, epochs, lr, batch_size: see :func:`fit_linear`; the rate falls after 80 % of the
             epochs.
         route: for a layout that the encoder was not trained on, see :func:`features_of`.
@@ -191,7 +210,8 @@ def _linear(
     options = LINEAR_DEFAULTS | options
     check_options(options["epochs"], options["lr"], options["batch_size"])  # before the long part
     f = features_of(run, layout, data, stream, route)
-    fit = fit_linear(f.train, f.train_labels, f.val, f.val_labels, len(f.classes), **options)
+    splits = f.train, f.train_labels, f.val, f.val_labels
+    fit = fit_linear(*splits, len(f.classes), classifiers=f.streams, **options)
     result = describe(run, "linear", f, data, stream) | options
     result |= {
         "top1": fit.top1,

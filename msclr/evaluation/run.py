@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from msclr.config import Recipe, make_recipe
 from msclr.errors import InputError
 from msclr.layouts import Layout
+from msclr.method_keys import readable
+from msclr.methods import METHODS
 from msclr.nn import STGCN
 from msclr.paths import as_path
 from msclr.training.backend import fitting, prepare_kernels
-from msclr.training.build import build_encoder
+from msclr.training.build import build_encoders
 from msclr.training.checkpoint import load_checkpoint
 from msclr.training.pretrain import CHECKPOINT, pick_device
 
 
 @dataclass
 class Run:
-    """The query encoder of a run, frozen, or one newly initialised from the same recipe."""
+    """The query encoder of a run, frozen, or one newly initialised from the same recipe.
+
+    Of a run that trained an encoder for each stream, ``encoders`` has all, and ``encoder`` is that
+    of the joint stream unless :meth:`of_stream` chose another.
+    """
 
     folder: Path
     recipe: Recipe
@@ -40,10 +48,31 @@ class Run:
     size_by: str = "none"
     frames: int | None = None
     body_slots: int | None = None  # M of the prepared clips
+    encoders: dict[str, STGCN] = field(default_factory=dict)  # by stream; empty for one of a kind
 
     @property
     def kind(self) -> str:
         return "random" if self.random else "pretrained"
+
+    def of_stream(self, stream: str) -> Run:
+        """The same run with the encoder that was trained on a stream, or InputError."""
+        encoders = self.encoders or {self.recipe.stream: self.encoder}
+        if stream not in encoders:
+            has = ", ".join(encoders)
+            raise InputError(f"{self.folder} has no encoder of stream {stream!r}, only of {has}")
+        recipe = replace(self.recipe, stream=stream)
+        return replace(self, recipe=recipe, encoder=encoders[stream])
+
+
+def chosen_streams(run: Run, streams: str | None = None) -> list[Run]:
+    """The run once for each of "a+b+c"; None for all streams that it has an encoder of.
+
+    Raises InputError for a stream that it has no encoder of, or that is named twice.
+    """
+    names = streams.split("+") if streams else list(run.encoders) or [run.recipe.stream]
+    if len(set(names)) < len(names):
+        raise InputError(f"stream {streams!r} names one twice")
+    return [run.of_stream(name) for name in names]
 
 
 def open_run(folder: str | Path, random: bool = False, device: str | None = None) -> Run:
@@ -62,24 +91,25 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
         raise InputError(f"no run at {path}: there is no such folder")
     path = path / CHECKPOINT if path.is_dir() else path
     folder, state = path.parent, load_checkpoint(path)
-    recipe = make_recipe(state["recipe"], source=str(path))
+    recipe = make_recipe(readable(state["recipe"]), source=str(path))
     target = pick_device(device or recipe.device)
     prepare_kernels(fitting(recipe.backend, target), target)
     torch.manual_seed(recipe.seed)
     layouts = [Layout.from_dict(x, source=str(folder)) for x in state["layouts"].values()]
-    encoder = build_encoder(recipe, layouts)
-    if not random:
-        prefix = "query.encoder."
-        weights = {k.removeprefix(prefix): v for k, v in state["method"].items() if prefix in k}
-        encoder.load_state_dict(weights)
-    encoder = encoder.to(target).eval().requires_grad_(False)
-    step = 0 if random else state["step"]
+    encoders = build_encoders(recipe, layouts)
+    per_stream = METHODS[recipe.method].per_stream
+    for name, encoder in encoders.items():
+        if not random:
+            prefix = f"query.{name}.encoder." if per_stream else "query.encoder."
+            encoder.load_state_dict(_below(prefix, state["method"]))
+        encoder.to(target).eval().requires_grad_(False)
+    encoder = encoders[recipe.stream]
     return Run(
         folder,
         recipe,
         encoder,
         list(encoder.layouts),
-        step,
+        0 if random else state["step"],
         target,
         random,
         coordinates=state.get("coordinates"),
@@ -92,4 +122,9 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
         size_by=state.get("size_by", "none"),
         frames=state.get("frames"),
         body_slots=state.get("bodies"),
+        encoders=encoders if per_stream else {},
     )
+
+
+def _below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

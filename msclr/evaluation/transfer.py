@@ -70,7 +70,8 @@ def evaluate_transfer(
     for clips, what, f in ((y, "train", source), (test_y, "val", target)):
         if not len(clips):
             raise InputError(f"{f.store.path} has no {what} clip of the classes that both have")
-    fit = fit_linear(x, y, test_x, test_y, len(classes), **options)
+    splits = x, y, test_x, test_y
+    fit = fit_linear(*splits, len(classes), classifiers=source.streams, **options)
     result = describe(run, "transfer", target, data, stream) | options
     result |= {
         "layout": f"{source.layout}-to-{target.layout}",

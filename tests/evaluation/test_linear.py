@@ -83,7 +83,7 @@ def test_result_describes_the_last_and_the_best_epoch(monkeypatch):
     class Scripted:
         """A classifier that learns what the test says."""
 
-        def __init__(self, weight, momentum):
+        def __init__(self, weight, momentum, bias_share):
             self.weight, self.bias = weight, weight.new_zeros(6)
             self.scores = iter(by_epoch)
 

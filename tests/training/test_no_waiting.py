@@ -35,15 +35,25 @@ def data(tmp_path_factory):
     return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
 
 
-@pytest.mark.parametrize("pairs", ["batch", "sample", "all"])
-@pytest.mark.parametrize("method", ["aimclr", "skeletonclr"])
-def test_a_step_has_no_operator_that_waits(pairs, method, data, tmp_path):
-    mining = {} if method == "aimclr" else {"mining_epoch": None}
-    recipe = tiny_recipe(data, tmp_path, pairs=pairs, method=method, precision="fp32", **mining)
-    run = Pretraining(recipe, Ranks(), torch.device("cpu"))
+CROSSCLR = {"method": "crossclr", "cross_epoch": 1}
+KINDS = [
+    *({"method": "aimclr", "pairs": pairs} for pairs in ("batch", "sample", "all")),
+    *({"method": "skeletonclr", "pairs": pairs} for pairs in ("batch", "sample", "all")),
+    *({**CROSSCLR, "pairs": pairs} for pairs in ("batch", "sample", "all")),
+    {**CROSSCLR, "pairs": "sample", "context": False},
+    {"method": "multiview"},
+    {"method": "multiview", "negatives": "batch", "queue_size": 13},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_a_step_has_no_operator_that_waits(kind, data, tmp_path):
+    run = Pretraining(tiny_recipe(data, tmp_path, **kind), Ranks(), torch.device("cpu"))
     for step in range(7):  # the second epoch mines
         with Recorder() as seen:
             run.step(step)
         assert not WAITING & set(seen.names) and not seen.masks
-    assert "info_nce" in seen.names and "_fused_sgd_" in seen.names
+    contrast = {"crossclr": "topk", "multiview": "multi_view_info_nce"}
+    contrast = contrast.get(kind["method"], "info_nce") if kind.get("context", 1) else "info_nce"
+    assert contrast in seen.names and "_fused_sgd_" in seen.names
     run.close()

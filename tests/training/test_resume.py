@@ -64,6 +64,29 @@ def test_a_run_stopped_after_any_step_resumes_bit_for_bit(step, data, whole, tmp
     assert_same_run(pretrain(recipe, resume=True), whole)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"method": "crossclr", "cross_epoch": 1},
+        {"method": "multiview", "queue_size": 13, "nesterov": True},
+    ],
+    ids=lambda kind: kind["method"],
+)
+def test_runs_of_other_methods_resume_bit_for_bit(kind, data, tmp_path):
+    whole = pretrain(tiny_recipe(data, tmp_path / "whole", steps=8, **kind))
+    recipe = tiny_recipe(data, tmp_path / "run", steps=8, **kind)
+    with pytest.raises(Killed):
+        pretrain(recipe, on_step=kill_after(6))
+    assert_same_run(pretrain(recipe, resume=True), whole)
+    queues = {
+        k: v
+        for k, v in flat(checkpoint.load_checkpoint(whole / "checkpoint.pt")["method"]).items()
+        if k.endswith("/pointer")
+    }
+    assert len(queues) == (3 if kind["method"] == "crossclr" else 1)
+    assert set(queues.values()) == {8 * 8 * (1 if len(queues) == 3 else 2) % 13}
+
+
 def test_a_kill_while_a_checkpoint_is_renamed_loses_nothing(data, whole, tmp_path, monkeypatch):
     recipe = tiny_recipe(data, tmp_path / "run")
     replace, calls = os.replace, []

@@ -62,7 +62,8 @@ def load_pretrained(
         layouts: names or layouts, one for each the checkpoint has, in its order.
 
     Returns:
-        ``(encoder, unused_keys)``: among the unused are heads, queues and key encoders.
+        ``(encoder, unused_keys)``: among the unused are heads, queues and key encoders. Of a run
+        with an encoder for each stream the joint one is taken; :func:`msclr.load` takes any.
 
     Raises:
         InputError: a file that cannot be read, keys or widths of another network, or a layout
@@ -98,6 +99,8 @@ def _load_run(state: Mapping[str, Any], layouts: Sequence[str | Layout] | None) 
             f"the checkpoint is of format {state['format']} of this library, this version reads 1"
         )
     prefix = "query.encoder."
+    if not any(key.startswith(prefix) for key in state["method"]):
+        prefix = "query.joint.encoder."  # a run with an encoder for each stream
     weights = {
         key.removeprefix(prefix): value
         for key, value in state["method"].items()
