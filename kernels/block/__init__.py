@@ -58,7 +58,7 @@ def stgcn_block(
             and ``block``, a number that sets blocks of one seed apart.
         eps: of all batch norms.
         group: name of the process group whose ranks' rows statistics are over, or "".
-        backend: "cpu" or "reference" (see :func:`msclr.kernels.backends`), or None for the fastest
+        backend: "cpu", "triton" or "reference" (see :func:`msclr.kernels.backends`), or None for the fastest
             that can run here. "cpu" keeps h1, h2 and y for the backward pass.
 
     Returns:
@@ -73,7 +73,7 @@ def stgcn_block(
     Source: Yan et al., "Spatial Temporal Graph Convolutional Networks" (AAAI 2018).
 
     Code: ``kernels/block/operator.py``; ``kernels/block/fused.py``, C++ ``csrc/block/cpu.cpp`` and
-    ``csrc/temporal_conv/cpu.cpp``.
+    ``csrc/temporal_conv/cpu.cpp``, Triton ``kernels/block/triton_launch.py``.
     """
     arguments = Arguments(
         x.rows,
