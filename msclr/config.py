@@ -48,6 +48,7 @@ class Recipe:
     out: str  # the run's folder
     layouts: list[str] | None = None  # None: every layout of the data set
     derive: list[str] | None = None  # layouts computed from those of the data as it is loaded
+    joint_subsets: float = 0.0  # share of views that show a connected part of their joints
     data_precision: str = "fp32"  # what the clips are held in
     method: str = "aimclr"
     pairs: str = "batch"  # drawn per batch or per sample, or all pairs of layouts
@@ -269,7 +270,7 @@ def _number(value: Any) -> float | None:
 def _in_range(source: str, key: str, value: float) -> Any:
     if key in _AT_LEAST_ONE and value < 1:
         raise InputError(f"{source}: {key} must be at least 1, got {value}")
-    if key in ("key_momentum", "dropout") and not 0 <= value <= 1:
+    if key in ("key_momentum", "dropout", "joint_subsets") and not 0 <= value <= 1:
         raise InputError(f"{source}: {key} must lie in 0..1, got {value}")
     if key in ("lr", "temperature") and not value > 0:
         raise InputError(f"{source}: {key} must be positive, got {value}")

@@ -238,6 +238,7 @@ def test_a_job_in_a_process_of_its_own(planned, data, tmp_path):
 def test_the_interval_of_known_cases():
     assert collect.bootstrap([2.0] * 5) == [2.0, 2.0]
     assert collect.bootstrap([0.0, 1.0]) == [0.0, 1.0]  # both ends have a chance of 1/4
+    assert collect.bootstrap([0.0, 0.0, 3.0]) == [0.0, 3.0]  # all three the last: 3.7 %
     # Of 10 numbers, one of them 10 and the others 0, the mean is the count of tens: binomial
     # (10, 0.1), of which 0 has 35 % and more than 3 has 1.3 %.
     assert collect.bootstrap([10.0] + [0.0] * 9) == [0.0, 3.0]

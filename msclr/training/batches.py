@@ -14,9 +14,11 @@ from msclr.data.random import ClipRandom
 from msclr.errors import InputError
 from msclr.host import to_device
 from msclr.methods import Batch, View, draw_pairs
+from msclr.training.subsets import JointSubsets, take_places
 
 _QUERY, _EXTREME, _KEY, _KINDS = 0, 1, 2, 3  # purposes of random numbers, one set a layout
 _PAIRS = 1_000_000  # one more purpose, beyond every layout's
+_SUBSETS = 2_000_000  # and from here on as many again, one set a layout
 
 
 class Draw(NamedTuple):
@@ -80,6 +82,7 @@ class _Plan(NamedTuple):
 class ViewMaker:
     """Augmented views of a draw, on the data set's device, each made in one operation.
 
+    ``subsets`` is the share of views that show a part of their layout's joints.
     ``stream`` may name several; a call then gives a dict with a batch for each. They show the same
     augmented clips under the same layouts.
     """
@@ -92,10 +95,16 @@ class ViewMaker:
         seed: int,
         extreme: bool,
         key: bool = True,
+        subsets: float = 0.0,
     ):
         self.dataset, self.stream, self.pairs = dataset, stream, pairs
         self.seed, self.extreme, self.key = seed, extreme, key
         self.layouts = list(dataset.layouts)
+        self.subsets = {
+            name: JointSubsets(layout, subsets)
+            for name, layout in dataset.layouts.items()
+            if subsets
+        }
 
     def __call__(self, draw: Draw, step: int) -> Batch | dict[str, Batch]:
         """The views of a draw; ``step`` keys the pair where one is drawn for the batch."""
@@ -167,6 +176,11 @@ class ViewMaker:
                 view="extreme" if kind == _EXTREME else "normal",
                 stream=stream,
             )
+            if name in self.subsets:
+                purpose = _SUBSETS + _KINDS * number + kind
+                about = torch.from_numpy(numbers), torch.from_numpy(plan.passes[rows])
+                drawn = self.subsets[name].draw(*about, self.seed, purpose)
+                x = take_places(x, drawn, stream)
             bodies = torch.from_numpy(self.dataset.present[numbers])
             views[name] = View(x, torch.from_numpy(rows), bodies)
         return views

@@ -67,4 +67,5 @@ def build_views(recipe: Recipe, dataset: SkeletonDataset) -> ViewMaker:
         recipe.seed,
         extreme=method.needs_extreme_view,
         key=method.needs_key_view,
+        subsets=recipe.joint_subsets,
     )
