@@ -58,8 +58,8 @@ def stgcn_block(
             and ``block``, a number that sets blocks of one seed apart.
         eps: of all batch norms.
         group: name of the process group whose ranks' rows statistics are over, or "".
-        backend: "cpu", "triton" or "reference" (see :func:`msclr.kernels.backends`), or None for the
-            fastest that can run here. All but the reference keep h1, h2 and y for the backward pass.
+        backend: "cpu", "triton" or "reference" (see :func:`msclr.kernels.backends`), or None for
+            the fastest that can run here. The first two keep h1, h2 and y for the backward pass.
 
     Returns:
         y, and moments (4 or 6, C_out): mean and unbiased variance of each norm, for its running
