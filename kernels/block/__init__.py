@@ -55,7 +55,8 @@ def stgcn_block(
             ``residual_bias`` (C_out,) a 1x1 convolution with batch norm.
         training: statistics are those of all rows of the batch.
         dropout: probability; drawn from ``seed``, an int64 scalar on the CPU (None: no dropout),
-            and ``block``, a number that sets blocks of one seed apart.
+            and ``block``, a number that sets blocks of one seed apart. "triton" takes a seed on
+            x's device as well, which a captured CUDA graph reads when it is replayed.
         eps: of all batch norms.
         group: name of the process group whose ranks' rows statistics are over, or "".
         backend: "cpu", "triton" or "reference" (see :func:`msclr.kernels.backends`), or None for

@@ -32,7 +32,7 @@ class Arguments(NamedTuple):
     residual_bias: Tensor | None  # (C_out,)
     norms: Tensor  # (4 or 6, C_out): weight and bias of each batch norm, the residual's last
     running: Tensor  # (4 or 6, C_out): running mean and variance of each
-    seed: Tensor | None  # int64 scalar on the CPU; None: no dropout
+    seed: Tensor | None  # int64 scalar, on the CPU or for Triton with x; None: no dropout
     segments: list[int]
     partitions: int  # K
     stride: int

@@ -2,8 +2,10 @@
 
 Sums over rows are made tile by tile in float32 (float64 of float64) and added up in float64 by the
 one program that folds the norm, so they have a fixed order. Scratch memory holds two numbers a tile
-and channel, and the parts of the parameters' gradients. Bytes of a block of C channels, with e the
-size of an element, forward: 6 C e a row, and C e where the residual is x; backward 22 C e.
+and channel, and the parts of the parameters' gradients. Bytes of a row of C channels, with e the
+size of an element and x the residual: forward 7 C e (x, h1; h1, h2; h2, x, y), backward 22 C e for
+what comes next to the rows (4 of the output, 4 and 3 of the temporal convolution, 5 and 3 of the
+graph convolution, 3 of the adjacency, where its partitions share the cache).
 """
 
 from __future__ import annotations

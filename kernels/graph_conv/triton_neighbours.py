@@ -64,6 +64,7 @@ class Lists:
             adjacency_gradient[(graphs, cdiv(joints * joints, _BLOCK_E))](
                 links, self.support, self.counts, self.table, made, len(links), partitions, joints,
                 SUM=ELEMENTS[links.dtype], BLOCK_R=rows, BLOCK_P=8, BLOCK_E=_BLOCK_E, num_warps=4,
+                maxnreg=255,
             )  # fmt: skip
         return made
 
