@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from msclr.methods import Batch, MultiView
+from msclr.methods import Batch, MultiView, multiview
 from msclr.nn import STGCN
 from tests.methods.test_skeletonclr import A, B, C, view
 
@@ -82,6 +82,30 @@ def test_contrast_accuracy_counts_keys_nearest_of_all_clips_and_the_queue():
     assert math.isclose(
         float(method(batch).contrast_accuracy), sum(right) / len(right), abs_tol=1e-6
     )
+
+
+class Rank:
+    """Stands for a process group of two."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def rank(self) -> int:
+        return self.number
+
+
+def test_each_rank_looks_for_its_own_clips_among_those_of_all(monkeypatch):
+    method = make(queue_size=3)
+    z = torch.nn.functional.normalize(torch.randn(6, 2, 6).double(), dim=2)  # (B, L, E)
+    z[2:, 1] = z[2:, 0]  # the last four clips are found, of both ranks some
+    whole = method._accuracy(z.flatten(0, 1), 2)
+    monkeypatch.setattr(multiview, "of_all_ranks", lambda keys, group: z.flatten(0, 1))
+    parts = []
+    for number in range(2):
+        method.process_group = Rank(number)
+        parts.append(method._accuracy(z[3 * number : 3 * number + 3].flatten(0, 1), 2))
+    assert parts[0] < parts[1] == 1
+    assert math.isclose(float(sum(parts) / 2), float(whole), abs_tol=1e-6)
 
 
 def test_there_is_no_key_encoder_and_no_queue_unless_asked_for():

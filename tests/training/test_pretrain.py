@@ -162,6 +162,9 @@ def test_mining_begins_with_its_epoch(data, tmp_path):
         {"precision": "bf16", "queue_precision": "bf16", "data_precision": "fp16"},
         {"precision": "bf16", "hidden_channels": 16, "pairs": "batch"},
         {"layouts": ["kinectv1_20"]},
+        {"method": "crossclr", "pairs": "batch", "nesterov": True},
+        {"method": "crossclr", "pairs": "all", "precision": "bf16", "queue_precision": "bf16"},
+        {"method": "multiview", "stream": "bone", "precision": "bf16"},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
