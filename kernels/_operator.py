@@ -130,7 +130,7 @@ class Operator:
         key = backend, first.device.type
         run, misfit = self._named.get(key) or self._check(*key), self.supports.get(backend)
         if misfit is not None and (why := misfit(arguments)):
-            raise ValueError(why)
+            raise ValueError(f"{why}; backend='reference' takes any")
         return run
 
     def order(self, device: torch.device, family: str) -> tuple[str, ...]:
