@@ -15,7 +15,7 @@ from msclr.evaluation import extract_features, open_run
 from msclr.evaluation.protocols import features_of
 from msclr.layouts import Layout
 from msclr.training import pretrain
-from tests.tiny import FRAMES, LAYOUTS, TRAIN, UNSEEN, tiny_clips, tiny_recipe
+from tests.tiny import FRAMES, LAYOUTS, TRAIN, tiny_clips, tiny_recipe
 
 KNOWN = LAYOUTS[0]
 
@@ -26,9 +26,9 @@ def encoder(folders):
 
 
 @pytest.fixture(scope="session")
-def clips():
+def clips(given):
     """The raw clips that the data of the runs were prepared from, the training clips first."""
-    return tiny_clips((UNSEEN, *LAYOUTS))["views"]
+    return given["views"]
 
 
 def evaluated(folder, data, layout):

@@ -10,15 +10,15 @@ import msclr
 from msclr.cli import main
 from msclr.evaluation import open_run
 from msclr.evaluation.protocols import features_of
-from tests.tiny import LAYOUTS, TRAIN, UNSEEN, VAL, tiny_clips
+from tests.tiny import LAYOUTS, TRAIN, UNSEEN, VAL
 
 KNOWN = LAYOUTS[0]
 
 
 @pytest.fixture(scope="session")
-def clips():
+def clips(given):
     """Of one body each, (T, V, 3)."""
-    return [clip[0] for clip in tiny_clips((UNSEEN, *LAYOUTS))["views"][KNOWN][:4]]
+    return [clip[0] for clip in given["views"][KNOWN][:4]]
 
 
 @pytest.fixture

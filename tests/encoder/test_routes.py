@@ -17,7 +17,7 @@ from msclr.evaluation import evaluate_knn, evaluate_linear, open_run
 from msclr.evaluation.protocols import features_of
 from msclr.layouts import Layout, passage
 from msclr.nn import STGCN
-from tests.tiny import LAYOUTS, TRAIN, UNSEEN, tiny_clips
+from tests.tiny import LAYOUTS, TRAIN, UNSEEN
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +26,8 @@ def encoder(folders):
 
 
 @pytest.fixture(scope="session")
-def clips():
-    return tiny_clips((UNSEEN, *LAYOUTS))["views"][UNSEEN]
+def clips(given):
+    return given["views"][UNSEEN]
 
 
 def test_a_derived_layout_has_the_features_that_evaluation_uses(encoder, folders, data, clips):
@@ -59,11 +59,10 @@ def test_what_is_attached_is_fitted_on_the_clips_of_the_call(encoder, clips):
     torch.testing.assert_close(norm.running_var, rows.var(0).float())
 
 
-def test_evaluation_fits_it_on_the_training_clips(folders, data):
+def test_evaluation_fits_it_on_the_training_clips(folders, data, clips):
     run = open_run(folders["joint"])
     f = features_of(run, UNSEEN, data, route="attach")
     encoder = msclr.load(folders["joint"])
-    clips = tiny_clips((UNSEEN, *LAYOUTS))["views"][UNSEEN]
     assert encoder.embed(clips[:TRAIN], UNSEEN, route="attach").equal(f.train)
 
 
