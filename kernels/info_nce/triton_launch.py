@@ -36,7 +36,6 @@ from msclr.kernels.info_nce import triton_kernels as programs
 from msclr.kernels.info_nce.operator import MOST_COLUMNS, Arguments, misfit_of_triton
 
 _WIDE = 512  # columns, beyond which tiles are the smallest and cut into pieces
-_THREE_PRODUCTS = 256  # columns, beyond which the parts of float32 do not fit the registers
 _FEWEST_TILES, _OVERHEAD = 4, 2  # of the bank, see splits_of
 
 
@@ -120,11 +119,7 @@ class _Call:
         self.temperature = on_device(temperature, queries.device, self.sum_dtype)
         dtype = queries.dtype if queries.dtype == self.bank.dtype else self.sum_dtype
         types = Types(dtype, self.sum_dtype)
-        self.three_products = (
-            dtype == torch.float32 and not types.tf32 and self.columns <= _THREE_PRODUCTS
-        )
-        self.tf32 = types.tf32
-        self.product_by_product = types.product_by_product and not self.three_products
+        self.tf32, self.three_products = types.tf32, dtype == torch.float32 and not types.tf32
         self.types = types.constants | {"ROUND": ELEMENTS[dtype]}
         if self.three_products:
             self.types["PRECISION"] = "tf32x3"
@@ -276,21 +271,23 @@ def splits_of(query_tiles: int, bank_tiles: int, multiprocessors: int) -> int:
     return min(range(max(fewest, 1), most + 1), key=time)
 
 
-# Blocks. All were chosen by what ptxas makes of them for sm_80 and sm_90: no spills and tensor-core
-# instructions. Unmeasured yet.
+# Blocks. All were chosen by what ptxas makes of them for sm_80 and sm_90: few spills or none, and
+# tensor-core instructions. Unmeasured yet.
+
+_SMALLEST = {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 8}
 
 
 @tunable("info_nce.stream")
 def _stream_blocks(call: _Call) -> dict[str, int]:
-    if call.product_by_product:
-        block = 16 if call.columns > 256 or call.sum_dtype == torch.float64 else 32
-        return call.pieces(32) | {
-            "BLOCK_M": block,
-            "BLOCK_N": 16,
-            "num_warps": 8,
-        }
+    if call.sum_dtype == torch.float64:
+        return call.pieces(32) | _SMALLEST
+    if call.three_products and call.columns > 128:
+        rows = 32 if call.columns == 256 else 16
+        return call.pieces(64) | _SMALLEST | {"BLOCK_M": rows, "num_stages": 1}
+    if call.three_products:
+        return call.pieces(32) | _SMALLEST | {"BLOCK_M": 64, "num_stages": 2}
     if call.columns > _WIDE:
-        return _smallest_blocks(call)
+        return call.pieces(256) | _SMALLEST | {"num_stages": 1}
     row_bytes = max(256, call.columns * call.bank.element_size())
     few = call.rows <= 64 and row_bytes == 256
     return call.pieces(_WIDE) | {
@@ -303,15 +300,14 @@ def _stream_blocks(call: _Call) -> dict[str, int]:
 
 @tunable("info_nce.bank_gradient")
 def _bank_blocks(call: _Call) -> dict[str, int]:
-    if call.product_by_product:
-        block = 16 if call.columns > 256 or call.sum_dtype == torch.float64 else 32
-        return call.pieces(32) | {
-            "BLOCK_M": 16,
-            "BLOCK_N": block,
-            "num_warps": 8,
-        }
+    if call.sum_dtype == torch.float64:
+        return call.pieces(32) | _SMALLEST
+    if call.three_products and call.columns > 256:
+        return call.pieces(64) | _SMALLEST | {"num_stages": 1}
+    if call.three_products:
+        return call.pieces(32) | _SMALLEST | {"BLOCK_N": 64, "num_stages": 2}
     if call.columns > _WIDE:
-        return _smallest_blocks(call)
+        return call.pieces(256) | _SMALLEST | {"num_stages": 1}
     stored, _ = call.pull_types()
     row_bytes = call.columns * max(call.bank.element_size(), stored.itemsize)
     return call.pieces(_WIDE) | {
@@ -319,14 +315,4 @@ def _bank_blocks(call: _Call) -> dict[str, int]:
         "BLOCK_N": 128 if row_bytes <= 512 else 32,
         "num_warps": 8,
         "num_stages": 2,
-    }
-
-
-def _smallest_blocks(call: _Call) -> dict[str, int]:
-    """Of which `stream` still spills a little on sm_80."""
-    return call.pieces(256) | {
-        "BLOCK_M": 16,
-        "BLOCK_N": 16,
-        "num_warps": 8,
-        "num_stages": 1,
     }

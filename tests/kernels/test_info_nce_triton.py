@@ -6,16 +6,22 @@ a program is defined.
 
 from __future__ import annotations
 
+from itertools import product
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from msclr.kernels import backends, info_nce
 from msclr.kernels._backend import interpreted
+from msclr.kernels._qualify.judge import Judge, NotRightError
 from msclr.kernels.info_nce.operator import Arguments
 from tests.kernels.contract import CONTRACTS, error_of, in_float64, results_of
 
 pytest.importorskip("triton")
+from triton.runtime import interpreter  # noqa: E402
+
 from msclr.kernels.info_nce import triton_launch  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
 from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
@@ -42,7 +48,7 @@ def arguments(views, batch, bank, dim, dtype=torch.float32, seed=0):
 @pytest.mark.parametrize("splits", [1, 4])
 @pytest.mark.parametrize("top_k", [1, 16])
 def test_of_equal_similarities_the_lower_row_comes_first(top_k, splits, monkeypatch):
-    monkeypatch.setattr(triton_launch, "_programs", lambda _: splits)
+    monkeypatch.setattr(triton_launch, "splits_of", lambda *_: splits)
     g = torch.Generator().manual_seed(0)
     corners = [torch.randint(0, 2, s, generator=g) - 0.5 for s in [(2, 3, 4), (3, 4), (70, 4)]]
     tensors = [c.to(DEVICE) for c in corners]  # similarities are exact: 0, 0.5 or 1
@@ -59,7 +65,7 @@ def test_splits_of_the_bank_change_nothing_beyond_rounding(monkeypatch):
     options = {"teacher": 0, "top_k": 3, "positives": "mined"}
     found = []
     for splits in (1, 2, 3, 5):
-        monkeypatch.setattr(triton_launch, "_programs", lambda _, splits=splits: splits)
+        monkeypatch.setattr(triton_launch, "splits_of", lambda *_, splits=splits: splits)
         found.append(info_nce(*tensors, **options, backend="triton"))
     for other in found[1:]:
         torch.testing.assert_close(tuple(other), tuple(found[0]), rtol=1e-13, atol=1e-13)
@@ -129,21 +135,97 @@ def launch_all(dtype, dim, top_k=1):
     )  # fmt: skip
 
 
+# In bytes of local memory a thread, what is moved out of registers; all else spills nothing.
+SPILLS = {
+    ("stream", torch.float32, 1024, 1, 90): 24,
+    ("stream", torch.float32, 128, 16, 90): 184,
+    ("finish", torch.float32, 512, 1, 90): 8,
+    ("combine", torch.float32, 1024, 1, 80): 8,
+}
+PROGRAMS = "stream", "combine", "finish", "query_gradient", "pulls", "bank_gradient"
+VARIANTS = [(d, n, 1) for d in (torch.bfloat16, torch.float32) for n in (128, 256)]
+VARIANTS += [(torch.float32, 128, 16), (torch.float32, 512, 1), (torch.float32, 1024, 1)]
+
+
 @compiled
 @pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize(
-    ("dtype", "dim"),
-    [(d, n) for d in (torch.bfloat16, torch.float32) for n in (128, 256)],
-    ids=str,
-)
-def test_programs_keep_to_registers_shared_memory_and_tensor_cores(capability, dtype, dim):
-    programs = compile_launches(capability, lambda: launch_all(dtype, dim))
-    names = "stream", "combine", "finish", "query_gradient", "pulls", "bank_gradient"
-    assert tuple(p.name for p in programs) == names
+@pytest.mark.parametrize(("dtype", "dim", "top_k"), VARIANTS, ids=str)
+def test_programs_keep_to_registers_shared_memory_and_tensor_cores(capability, dtype, dim, top_k):
+    programs = compile_launches(capability, lambda: launch_all(dtype, dim, top_k))
+    assert tuple(p.name for p in programs) == PROGRAMS
     for program in programs:
-        assert program.stack == 0, f"{program.name} spills"
-        assert program.shared <= SHARED_BYTES[capability], program.name
+        at = program.name, dtype, dim, top_k, capability
+        assert program.stack <= SPILLS.get(at, 0), f"{at} spills {program.stack} bytes"
+        assert program.shared <= SHARED_BYTES[capability], at
         multiplies = program.name in ("stream", "bank_gradient")
-        instruction = {80: "HMMA", 90: "HGMMA"}[capability]
-        on_tensor_cores = program.count(rf"{instruction}[\w.]*") > 0
-        assert on_tensor_cores == (multiplies and dtype == torch.bfloat16), program.name
+        found = program.count(r"H(G)?MMA[\w.]*") > 0
+        assert found == multiplies, at
+        if capability == 90 and multiplies and dim == 128:
+            assert program.count(r"HGMMA[\w.]*") > 0, f"{at} multiplies as on sm_80"
+
+
+@pytest.mark.parametrize("multiprocessors", [108, 132])
+def test_the_splits_of_the_bank_fill_the_chip(multiprocessors):
+    for query_tiles, bank_tiles in product(range(1, 700), (64, 512, 2048, 65536)):
+        splits = triton_launch.splits_of(query_tiles, bank_tiles, multiprocessors)
+        programs = query_tiles * splits
+        allowed = query_tiles * (bank_tiles // 4)  # by a bank of few tiles
+        assert programs > min(2 * multiprocessors, allowed) - query_tiles, "less than two waves"
+        waves = -(-programs // multiprocessors)
+        busy = query_tiles * bank_tiles / (waves * multiprocessors * -(-bank_tiles // splits))
+        assert busy > 0.8 or bank_tiles < 2048 or query_tiles < 2, (query_tiles, bank_tiles, splits)
+    assert triton_launch.splits_of(6, 0, multiprocessors) == 0
+    assert triton_launch.splits_of(6, 3, multiprocessors) <= 3, "not more than it has tiles"
+
+
+def split_tf32(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A number of 10 bits that is nearest to each, and one of 10 bits for what is left."""
+
+    def nearest(x):
+        bits = np.ascontiguousarray(x).view(np.uint32)
+        return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+    high = nearest(x)
+    return high, nearest(x - high)
+
+
+def on_tensor_cores(pairs, start: np.ndarray) -> np.ndarray:
+    """start + sum of products, eight at a time, each sum cut to float32 as hardware may."""
+    total = start
+    for (a, b), k in product(pairs, range(0, pairs[0][0].shape[1], 8)):
+        added = total + a[:, k : k + 8].astype(np.float64) @ b[k : k + 8].astype(np.float64)
+        total = added.astype(np.float32)
+        over = np.abs(total.astype(np.float64)) > np.abs(added)
+        total = np.where(over, np.nextafter(total, np.float32(0)), total)
+    return total
+
+
+def multiply_in(products: int, monkeypatch) -> None:
+    """From now on the interpreter multiplies float32 in tf32, by one or by three products."""
+
+    def dot(self, a, b, d, precision, most_imprecise):
+        (high, low), (high2, low2) = split_tf32(a.data), split_tf32(b.data)
+        start = np.zeros_like(d.data)
+        if products == 3:
+            start = on_tensor_cores([(low, high2), (high, low2)], start)
+        made = on_tensor_cores([(high, high2)], start)
+        return interpreter.TensorHandle(made + d.data, d.dtype.scalar)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
+
+
+BUDGETED = "forty columns", "far", "logits of a thousand"
+
+
+@numbers
+@pytest.mark.skipif(not interpreted(), reason="the contract's own test, on a GPU")
+@pytest.mark.parametrize("case", BUDGETED)
+def test_three_products_of_tf32_are_within_the_budget_of_float32(case, monkeypatch):
+    judge = Judge(CONTRACTS["info_nce"].subject, "triton", torch.device("cpu"))
+    make = CONTRACTS["info_nce"].cases.CASES[case]
+    multiply_in(3, monkeypatch)
+    judge._try(case, make(), torch.float32, case)
+    assert judge.error > 0
+    multiply_in(1, monkeypatch)
+    with pytest.raises(NotRightError, match="off by"):
+        judge._try(case, make(), torch.float32, case)
