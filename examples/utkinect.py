@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from msclr.data import prepare_arrays
+from msclr.data.store import FRAMES
 
 LAYOUT = "kinectv1_20"
 
@@ -40,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("data/utkinect"))
+    parser.add_argument("--frame", choices=FRAMES, default="camera")
     arguments = parser.parse_args()
     actions = read_actions(arguments.folder / "actionLabel.txt")
     recordings = {
@@ -59,6 +61,7 @@ def main() -> None:
         split=["train" if int(r[1:3]) % 2 else "val" for r, _, _, _ in actions],
         names=[f"{recording}_{action}" for recording, action, _, _ in actions],
         classes=classes,
+        frame=arguments.frame,
         source="UTKinect-Action3D (Xia et al., 2012)",
     )
     print("\n".join(report.lines()))

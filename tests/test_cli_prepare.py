@@ -14,7 +14,7 @@ from msclr.data import open_store, prepare_arrays, read_skeleton
 from msclr.data.export import export_aimclr, export_pyskl
 from msclr.data.prepare import prepare_aimclr, prepare_ctrgcn, prepare_pyskl, read_npz
 from tests.data.skeleton_files import write_tree
-from tests.tiny import LAYOUTS, prepare_tiny, tree
+from tests.tiny import FRAMES, LAYOUTS, tiny_clips, tree
 
 NAMES = [
     f"S001C00{camera}P00{performer}R001A{action:03}"
@@ -149,7 +149,8 @@ def test_a_protocol_of_the_other_data_set_is_refused(tmp_path):
 
 
 def test_there_and_back_again(tmp_path, capsys):
-    data = prepare_tiny(tmp_path / "data")
+    data = tmp_path / "data"
+    prepare_arrays(data, **tiny_clips(), frames=FRAMES, frame="camera")
     bodies, frames = open_store(data).bodies, open_store(data).frames
     exact = ("--frames", frames, "--bodies", bodies)
     for layout in LAYOUTS:

@@ -183,7 +183,7 @@ def _add_arrays(sources) -> None:
     _add_output(parser)
     _add_strict(parser)
     _add_coordinates(parser)
-    _add_frame(parser, "camera")
+    _add_frame(parser, "body, where the landmarks of all layouts tell it, else camera")
     parser.add_argument(
         "--layout",
         action="append",

@@ -64,6 +64,7 @@ def test_a_file_is_the_same_as_its_clips_as_arrays(tmp_path, compressed, dtype):
         ["train"] * 4 + ["val"] * 2,
         names=["train_0", "train_1", "train_2", "train_3", "test_0", "test_1"],
         frames=9,
+        frame="camera",
     )
     for wanted in (tmp_path / "wanted").glob("*/*"):
         got = tmp_path / "out" / wanted.relative_to(tmp_path / "wanted")

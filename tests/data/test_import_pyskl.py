@@ -67,6 +67,7 @@ def test_a_file_is_the_same_as_its_clips_as_arrays(tmp_path, protocol, dtype):
         ["train"] * 3 + ["val"],
         names=list("aceb"),
         frames=5,
+        frame="camera",
     )
     same_arrays(tmp_path / "out", tmp_path / "wanted")
     store = open_store(tmp_path / "out")

@@ -9,7 +9,6 @@ import pytest
 
 from msclr import layouts
 from msclr.data import open_store, prepare_arrays, prepare_ctrgcn, prepare_pyskl
-from msclr.data.prepare import _place
 from msclr.data.skeleton.frame import body_frame
 from msclr.errors import InputError
 from msclr.layouts import Layout, derivation
@@ -162,8 +161,7 @@ def test_the_ntu_frame_lays_the_shoulders_of_the_main_body_along_x(tmp_path):
         assert across[0] > 0 and abs(across[2]) < 1e-6
 
 
-def test_a_default_that_the_landmarks_do_not_tell_gives_way_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(_place, "DEFAULT_FRAME", "body")
+def test_a_default_that_the_landmarks_do_not_tell_gives_way_and_says_so(tmp_path):
     fly = Layout("frames_fly", ["body", "head"], [["head", "body"]], "body", flip=[])
     views = {fly: [np.random.default_rng(i).normal(size=(5, 2, 3)) for i in range(4)]}
     report = prepare(tmp_path / "fly", views)

@@ -16,7 +16,7 @@ from msclr.data.skeleton.shoulders import shoulder_line, turn
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
 
-DEFAULT_FRAME = "camera"  # docs/data.md says how it was decided
+DEFAULT_FRAME = "body"  # docs/data.md says how it was decided
 
 
 class Filled(NamedTuple):

@@ -60,6 +60,8 @@ def prepare_aimclr(
     single joint at 0 is measured, since these files are centred on one. Frames of zeros at the ends
     of a clip are cut.
 
+    The frame is "camera" unless another is asked for.
+
     Returns what `prepare_arrays` returns. Raises InputError, before anything is written, for files
     that are missing, damaged, empty or do not fit together.
     Source: github.com/Levigty/AimCLR and github.com/LinguoLi/CrosSCLR, their feeders.

@@ -75,7 +75,8 @@ def prepare_arrays(
         "ntu": as "camera", then turned about y, so that the main body's shoulders lie along x in
             the first frame that shows both.
         "none": nothing is turned or subtracted.
-        None is "camera". Clips of two dimensions are in the "camera" frame.
+        None is "body" where the landmarks of each layout tell it, else "camera"; the report says
+        so. Clips of two dimensions are in the "camera" frame.
     size: "torso" divides each clip by the length of its main body's torso, from the middle of the
         hips to the base of the neck; "none" leaves metres. None is "torso" of the frame "body".
     derive: layouts to be computed from the first of the views whose landmarks allow it. They share

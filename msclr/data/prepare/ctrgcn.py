@@ -57,6 +57,8 @@ def prepare_ctrgcn(
     The clips are memory-mapped where they lie in the file. Those of a compressed file are unpacked
     first, to a file beside `out` that has no name and goes with the process.
 
+    The frame is "camera" unless another is asked for.
+
     Returns what `prepare_arrays` returns. Raises InputError, before anything is written, for a file
     that is damaged or holds something else.
     Source: github.com/Uason-Chen/CTR-GCN, data/ntu/seq_transformation.py and its feeder.

@@ -64,6 +64,8 @@ def prepare_pyskl(
     with the score as it is; joints without a positive score are missing. Names in a split that have
     no annotation are left out, however many, and named in the report.
 
+    The frame is "camera" unless another is asked for.
+
     The file is held in memory as a whole. Returns what `prepare_arrays` returns. Raises InputError,
     before anything is written, for a file that is damaged or does not fit together.
     Source: github.com/kennymckormick/pyskl, tools/data/README.md.
