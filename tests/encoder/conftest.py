@@ -13,19 +13,19 @@ from tests.tiny import FRAMES, LAYOUTS, UNSEEN, tiny_clips, tiny_recipe
 
 
 @pytest.fixture(scope="session")
-def given():
+def arguments():
     """Arguments of `prepare_arrays`: three layouts, two of which the runs are pretrained on."""
-    arguments = tiny_clips((UNSEEN, *LAYOUTS))
-    for clips in arguments["views"].values():
+    tiny = tiny_clips((UNSEEN, *LAYOUTS))
+    for clips in tiny["views"].values():
         for clip in clips:
             clip[1:] *= 0.5
-    return arguments
+    return tiny
 
 
 @pytest.fixture(scope="session")
-def data(given, tmp_path_factory):
+def data(arguments, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny") / "data"
-    prepare_arrays(folder, **given, frames=FRAMES, frame="body")
+    prepare_arrays(folder, **arguments | {"frame": "body"}, frames=FRAMES)
     return folder
 
 

@@ -26,9 +26,9 @@ def encoder(folders):
 
 
 @pytest.fixture(scope="session")
-def clips(given):
+def clips(arguments):
     """The raw clips that the data of the runs were prepared from, the training clips first."""
-    return given["views"]
+    return arguments["views"]
 
 
 def evaluated(folder, data, layout):

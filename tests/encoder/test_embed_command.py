@@ -16,9 +16,9 @@ KNOWN = LAYOUTS[0]
 
 
 @pytest.fixture(scope="session")
-def clips(given):
+def clips(arguments):
     """Of one body each, (T, V, 3)."""
-    return [clip[0] for clip in given["views"][KNOWN][:4]]
+    return [clip[0] for clip in arguments["views"][KNOWN][:4]]
 
 
 @pytest.fixture

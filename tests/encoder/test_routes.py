@@ -26,8 +26,8 @@ def encoder(folders):
 
 
 @pytest.fixture(scope="session")
-def clips(given):
-    return given["views"][UNSEEN]
+def clips(arguments):
+    return arguments["views"][UNSEEN]
 
 
 def test_a_derived_layout_has_the_features_that_evaluation_uses(encoder, folders, data, clips):
