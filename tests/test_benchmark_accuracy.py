@@ -29,7 +29,7 @@ ONE, OTHER = LAYOUTS
 def data(tmp_path_factory):
     """Clips of three people to train on and of a fourth to be asked."""
     folder = tmp_path_factory.mktemp("accuracy") / "data"
-    prepare_arrays(folder, **tiny_clips(), names=NAMES, frames=FRAMES, frame="camera")
+    prepare_arrays(folder, **tiny_clips(), names=NAMES, frames=FRAMES)
     return folder
 
 
@@ -151,7 +151,9 @@ def test_final_takes_the_best_candidate(planned, data, tmp_path, started):
 
 
 def test_held_out_clips_keep_the_constants_of_their_frame(tmp_path):
-    prepare_arrays(tmp_path / "data", **tiny_clips(), names=NAMES, frames=FRAMES, frame="body")
+    prepare_arrays(
+        tmp_path / "data", **tiny_clips() | {"frame": "body"}, names=NAMES, frames=FRAMES
+    )
     source = open_store(tmp_path / "data").split("train")
     store = people.hold_out(open_store(tmp_path / "data"), tmp_path / "out", r"s(\d+)_", ["3"])
     assert (store.frame, store.size_by) == ("body", "torso")

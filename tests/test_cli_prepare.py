@@ -150,7 +150,7 @@ def test_a_protocol_of_the_other_data_set_is_refused(tmp_path):
 
 def test_there_and_back_again(tmp_path, capsys):
     data = tmp_path / "data"
-    prepare_arrays(data, **tiny_clips(), frames=FRAMES, frame="camera")
+    prepare_arrays(data, **tiny_clips(), frames=FRAMES)
     bodies, frames = open_store(data).bodies, open_store(data).frames
     exact = ("--frames", frames, "--bodies", bodies)
     for layout in LAYOUTS:

@@ -73,7 +73,7 @@ def test_what_cannot_be_derived_is_refused(folders, derive, message):
 
 
 def test_absent_bodies_stay_absent(tmp_path):
-    prepare_arrays(tmp_path / "data", **tiny_clips(), frames=FRAMES, frame="camera")
+    prepare_arrays(tmp_path / "data", **tiny_clips(), frames=FRAMES)
     made = SkeletonDataset(tmp_path / "data", "train", derive=["lsp_14"])
     assert not made.bodies.all() and not made.views["lsp_14"][~made.bodies].any()
     moved = made.views["lsp_14"][made.bodies].any(dim=(1, 3))  # (bodies, V)

@@ -69,7 +69,7 @@ def test_other_streams_too(folders, data, clips, stream):
 )
 def test_every_preparation_is_taken_up_from_the_checkpoint(options, tmp_path):
     given = tiny_clips([KNOWN])
-    prepare_arrays(tmp_path / "data", **given, frames=FRAMES + 5, **options)
+    prepare_arrays(tmp_path / "data", **given | options, frames=FRAMES + 5)
     recipe = tiny_recipe(tmp_path / "data", tmp_path / "run", layouts=[KNOWN], steps=6, lr=0.01)
     folder, clips = pretrain(recipe), given["views"][KNOWN][:TRAIN]
     dataset = SkeletonDataset(tmp_path / "data", "train", [KNOWN])
@@ -133,7 +133,7 @@ def test_bad_clips_end_in_one_line(encoder, given, layout, message):
 
 def test_millimetres_are_noticed(tmp_path):
     given = tiny_clips([KNOWN])
-    prepare_arrays(tmp_path / "data", **given, frames=FRAMES, frame="camera")
+    prepare_arrays(tmp_path / "data", **given, frames=FRAMES)
     folder = pretrain(tiny_recipe(tmp_path / "data", tmp_path / "run", layouts=[KNOWN], steps=2))
     with pytest.raises(InputError, match="another unit; give metres"):
         msclr.load(folder).embed([1000 * clip for clip in given["views"][KNOWN]], KNOWN)

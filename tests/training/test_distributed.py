@@ -22,7 +22,7 @@ MODES = {
     "batch": {"pairs": "batch"},
     "all": {"pairs": "all"},
     "sample": {"pairs": "sample"},
-    "crossclr": {"method": "crossclr", "cross_epoch": 1},
+    "crossclr": {"method": "crossclr", "cross_epoch": 1, "lr": 1e-7},
     "multiview": {"method": "multiview", "queue_size": 13, "lr": 1e-7},
 }
 # Dropout's numbers are a process's own. With a larger rate than the tiny recipe's the rounding of
