@@ -123,7 +123,7 @@ class _Launches:
         return d, z, sums[:, :2], sums[:, 2:]
 
     def norm_backward(self, place, sums):
-        made = self.types.new_sums(sums, 3, self.channels)
+        made = self.types.new_sums(sums, 4, self.channels)
         of_norm = self.of_norms[2 * place : 2 * place + 2]
         if not self.a.group:
             self._norm_gradient(place, sums, made, of_norm)
@@ -139,12 +139,14 @@ class _Launches:
         dweight = dbias = None
         if want_weight:
             dweight, dbias = temporal_conv.weight_gradient(*given)
+            dbias = self._bias_gradient(to_h2, dbias)
         return *temporal_conv.backward(*given), dweight, dbias
 
     def projected_backward(self, z, r, to_r, want_x):
         conv, g = self._projection(), Gradient(z, r, to_r)
-        found = graph_launch.to_weight(conv, g)
-        return graph_launch.to_x(conv, g, None, None) if want_x else None, *found
+        dweight, dbias = graph_launch.to_weight(conv, g)
+        dx = graph_launch.to_x(conv, g, None, None) if want_x else None
+        return dx, dweight, self._bias_gradient(to_r, dbias)
 
     def graph_conv_backward(self, e, h1, to_h1, addend, gate, want):
         conv, g = self._graph(), Gradient(e, h1, to_h1)
@@ -157,6 +159,12 @@ class _Launches:
             addend = None if addend is None else addend.contiguous()
             dx = graph_launch.to_x(conv, g, addend, gate)
         return dx, dweight, dbias, dadjacency
+
+    def _bias_gradient(self, coefficients: Tensor, summed: Tensor) -> Tensor:
+        """Of a bias in front of a norm: as the norm's sums have it, or, where other ranks' rows are
+        among them, what the rows of this one add up to."""
+        known = summed.numel() > 0 and not self.a.group
+        return coefficients[3].to(summed.dtype) if known else summed
 
     def _graph(self) -> PackedConv:
         a = self.a

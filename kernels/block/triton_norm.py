@@ -91,7 +91,7 @@ def fold(
 def norm_gradient(
     sums,  # (parts, rows, C), of which two: of d and of d h
     folded,  # (5, C) float64
-    coefficients,  # (3, C): alpha, beta and gamma; or None
+    coefficients,  # (4, C): alpha, beta, gamma and the sum of the gradient; or None
     of_norm,  # (2, C): gradients of weight and bias; or None
     parts,
     stride,  # between parts
@@ -99,7 +99,11 @@ def norm_gradient(
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The gradient of h is alpha d + beta h + gamma."""
+    """The gradient of h is alpha d + beta h + gamma.
+
+    Its sum, which a bias in front of the norm has for a gradient, is 0 where statistics are the
+    batch's: what rows in float32 add up to would be noise.
+    """
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     exist = c < channels
     first = _total(sums, stride, parts, c, channels, BLOCK_P, BLOCK_C)
@@ -119,6 +123,8 @@ def norm_gradient(
         _store(coefficients + c, scale, exist)
         _store(coefficients + channels + c, beta, exist)
         _store(coefficients + 2 * channels + c, gamma, exist)
+        of_all = scale * first + (beta * mean + gamma) * rows
+        _store(coefficients + 3 * channels + c, of_all, exist)
 
 
 @triton.jit(do_not_specialize=["parts"])
