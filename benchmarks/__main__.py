@@ -10,7 +10,7 @@ from benchmarks.runner import run
 from msclr.errors import InputError
 
 NAMES = ("data read", "data prepare", "data batches", "data step", "graph_conv", "info_nce")
-NAMES += ("multi_view", "stgcn", "step", "toy_supervised")
+NAMES += ("multi_view", "stgcn", "step", "predict", "toy_supervised")
 USAGE = "python -m benchmarks NAME [options]"
 
 

@@ -14,15 +14,17 @@ dispatcher and cannot be counted.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.operations import operations
 from msclr import kernels  # noqa: F401 (declares torch.ops.msclr)
 from msclr.kernels.block import fused
 
@@ -34,13 +36,28 @@ ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_s
 OVERWRITES = {"bernoulli_", "copy_", "fill_", "normal_", "random_", "uniform_", "zero_"}
 
 
+class Call(NamedTuple):
+    operator: str  # with its namespace
+    bytes: int
+    operations: int  # multiplications and additions of its matrix products
+
+
 class Counter(TorchDispatchMode):
-    """``with Counter() as counted: ...``; then ``counted.calls`` and ``counted.bytes``."""
+    """``with Counter() as counted: ...``; then ``counted.calls`` and ``counted.bytes``, and
+    ``counted.each``, the calls in their order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: dict[str, int] = {}  # operator -> how often
-        self.bytes = 0
+        self.each: list[Call] = []
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """Operator -> how often."""
+        return dict(collections.Counter(call.operator for call in self.each))
+
+    @property
+    def bytes(self) -> int:
+        return sum(call.bytes for call in self.each)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}
@@ -51,8 +68,8 @@ class Counter(TorchDispatchMode):
         out = func(*args, **kwargs)
         name = func._schema.name.partition("::")[2]
         if name not in ALLOCATIONS and not _is_view(func, args, out):
-            self.calls[func._schema.name] = self.calls.get(func._schema.name, 0) + 1
-            self.bytes += sum(map(_bytes, _moved(func, name, args, kwargs, out)))
+            moved = sum(map(_bytes, _moved(func, name, args, kwargs, out)))
+            self.each.append(Call(func._schema.name, moved, operations(func, args, kwargs, out)))
         return out
 
 
@@ -60,7 +77,7 @@ def counted(run: Callable[[], Any]) -> dict[str, int]:
     """Of one run: operator_calls and bytes_moved."""
     with Counter() as found:
         run()
-    return {"operator_calls": sum(found.calls.values()), "bytes_moved": found.bytes}
+    return {"operator_calls": len(found.each), "bytes_moved": found.bytes}
 
 
 def _is_composed(func: Any) -> bool:

@@ -1,113 +1,107 @@
 #!/usr/bin/env bash
-# Everything that wants an NVIDIA GPU, in one command of about ten minutes: build (or take the
-# libraries that are there), tests on the GPU, compute-sanitizer on small cases, every benchmark.
+# Everything that wants an NVIDIA GPU, in two commands for a machine that is there for minutes:
 #
-#   benchmarks/gpu_check.sh [OUT]        needs torch, triton, pytest and hypothesis; installs nothing
+#   benchmarks/gpu_check.sh first  [--dry-run] [OUT]    200 s: what runs, what qualifies, how fast
+#   benchmarks/gpu_check.sh second [--dry-run] [OUT]    390 s: tests, sanitizers, sweeps, compilers
 #
-# The results are JSON files in OUT (default: build/gpu_check): copy those that are to stay into
-# benchmarks/results/. A step that fails does not stop the ones behind it; the summary names it, and
-# the exit status is the number of such steps.
+# Each makes OUT/CALL.jsonl, to which rows are appended as they are measured, and OUT/CALL.tar.gz
+# with all logs and files, packed again after each step, so a run that is cut off loses one step at
+# the most. OUT is build/gpu_check by default. A step that fails or takes too long does not stop
+# those behind it; the exit status is their number. Needs torch, triton, pytest with xdist and
+# timeout, and the two libraries built (kernels/_C.so, _C_cuda.so); it installs nothing.
+# --dry-run goes through every line on a CPU, in tiny sizes.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-if [[ "$(realpath -m "${1:-build}")/" == */benchmarks/results/* ]]; then
-  echo "gpu_check.sh: $1 holds published results; name another folder and copy what is to stay" >&2
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+call=${1:-} dry='' out=build/gpu_check
+for argument in "${@:2}"; do
+  if [[ $argument == --dry-run ]]; then dry=--dry-run; else out=$argument; fi
+done
+if [[ $call != first && $call != second ]]; then
+  echo "gpu_check.sh: the first argument must be first or second, got '$call'" >&2
   exit 2
 fi
-out=$(mkdir -p "${1:-build/gpu_check}" && cd "${1:-build/gpu_check}" && pwd)
-tree=$PWD/build/gpu_tree
+if [[ "$(realpath -m "$out")/" == */benchmarks/results/* ]]; then
+  echo "gpu_check.sh: $out holds published results; name another folder and copy what is to stay" >&2
+  exit 2
+fi
+out=$(mkdir -p "$out" && cd "$out" && pwd) || exit 2
 python=${PYTHON:-python3}
+files=$(mktemp -d)
+trap 'rm -rf "$files"' EXIT
+tree=$files/.tree
+rows=$out/$call.jsonl
+: >"$rows"
 failed=()
 
+pack() {  # all that there is so far, in one file that is whole at any time
+  tar --exclude=./.tree -czf "$out/$call.tar.gz.new" -C "$files" . &&
+    mv "$out/$call.tar.gz.new" "$out/$call.tar.gz"
+}
+
 step() {  # step NAME SECONDS COMMAND...
-  local name=$1 seconds=$2
+  local name=$1 seconds=$(($2 * slack)) began=$SECONDS
   shift 2
   echo "== $name"
-  local began=$SECONDS
-  timeout "$seconds" "$@" >"$out/$name.log" 2>&1
+  timeout --kill-after=5 "$seconds" "$@" >"$files/$name.log" 2>&1
   local status=$?
-  tail -n 6 "$out/$name.log"
-  ((status)) && failed+=("$name (status $status, see $name.log)")
+  tail -n 4 "$files/$name.log"
+  ((status)) && failed+=("$name (status $status)")
   echo "-- $name: $((SECONDS - began)) s, status $status"
+  printf '{"step": "%s", "status": %d, "seconds": %d, "limit": %d}\n' \
+    "$name" "$status" $((SECONDS - began)) "$seconds" >>"$rows"
+  pack
 }
 
-build() {
-  if [[ ! -f kernels/_C.so || ! -f kernels/_C_cuda.so ]]; then
-    "$python" setup.py build_ext --inplace || return
-  fi
-  # The package as an installation would lay it out, so that none is needed.
-  rm -rf "$tree" && mkdir -p "$tree" && cp -r msclr benchmarks tests csrc pyproject.toml "$tree" &&
-    cp -r kernels "$tree/msclr/kernels" && cd "$tree" &&
-    "$python" -c 'from msclr import kernels; print(kernels.backends())'
+measured() {  # measured NAME SECONDS: a step of benchmarks/gpu
+  step "$1" "$2" "$python" -m benchmarks.gpu "$1" --out "$rows" $dry
 }
 
-small_case() {  # run under compute-sanitizer: every operator and backend, forward and backward
-  cat <<'PYTHON'
-import torch
-from msclr import kernels, layouts
-
-support = kernels.graph_support(a := layouts.get("kinectv2_25").adjacency().cuda())
-for backend in ("triton", "cuda"):
-    if reason := kernels.backends()[backend]:
-        print(backend, "not run:", reason)
-        continue
-    for dtype, channels in ((torch.bfloat16, (16, 24)), (torch.float32, (3, 5))):
-        x = torch.randn(2, channels[0], 5, 25, device="cuda", dtype=dtype, requires_grad=True)
-        w = torch.randn(3 * channels[1], channels[0], device="cuda", requires_grad=True)
-        y = kernels.masked_graph_conv(x, w, None, a, support=support, backend=backend)
-        y.float().sum().backward()
-        torch.cuda.synchronize()
-        print(backend, dtype, tuple(y.shape), bool(x.grad.isfinite().all()))
-
-if not kernels.backends()["triton"]:
-    for dtype in (torch.bfloat16, torch.float32):
-        rows = torch.randn(4, 70, 40, device="cuda", dtype=dtype, requires_grad=True)
-        views, keys, bank = rows[:3, :5], rows[3, :5], rows[3]
-        mined = dict(teacher=0, top_k=2, positives="mined", backend="triton")
-        out = kernels.info_nce(views, keys, bank, **mined)
-        both = kernels.multi_view_info_nce(views, bank=bank, negatives="batch", backend="triton")
-        (out.loss.sum() + out.distribution.sum() + both).backward()
-        torch.cuda.synchronize()
-        print("info_nce, multi_view_info_nce", dtype, bool(rows.grad.isfinite().all()))
-    layout = layouts.get("kinectv2_25")
-    clips, index = torch.randn(3, 2, 20, 25, 3, device="cuda"), torch.tensor([2, 0], device="cuda")
-    tables = dict(flip=layout.flip.cuda(), parents=layout.parents.cuda(), stream="bone")
-    draw = dict(seed=0, purpose=0, view="extreme", backend="triton")
-    made = kernels.augment(clips, index, index, **tables, **draw)
-    torch.cuda.synchronize()
-    print("augment", tuple(made.shape), bool(made.isfinite().all()))
-PYTHON
+sanitized() {  # sanitized TOOL SECONDS: every operator once, under compute-sanitizer
+  local watch=(compute-sanitizer --tool "$1" --error-exitcode 1)
+  [[ $dry ]] && watch=(env)
+  step "$1" "$2" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "${watch[@]}" \
+    "$python" -m benchmarks.gpu small --out "$rows" $dry
 }
 
-bench() {  # bench FILE SECONDS NAME OPTIONS...
-  local file=$1 seconds=$2
-  shift 2
-  step "bench-$file" "$seconds" "$python" -m benchmarks "$@" --device cuda --out "$out/$file.json"
+compared() {  # compared FILE SECONDS NAME OPTIONS...: a benchmark with torch.compile's contestants
+  local compile=(--device cuda --compile)
+  [[ $dry ]] && compile=(--device cpu)
+  step "$1" "$2" "$python" -m benchmarks "${@:3}" "${compile[@]}" --out "$files/$1.json"
 }
 
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv | tee "$out/gpu.txt"
-step build 150 bash -c "$(declare -f build); python=$python tree=$tree; build"
-cd "$tree" || exit 1
-export PYTHONPATH=$tree PYTHONUNBUFFERED=1
+# The package as an installation would lay it out, so that none is needed.
+mkdir "$tree" && cp -r msclr benchmarks tests csrc pyproject.toml "$tree" &&
+  rm -rf "$tree/msclr/kernels" && cp -r kernels "$tree/msclr/kernels" && cd "$tree" || exit 2
+export PYTHONPATH=$tree PYTHONUNBUFFERED=1 XDG_CACHE_HOME=$files/cache
 
-step tests 200 "$python" -m pytest tests/kernels tests/nn -q -n 8 -p no:cacheprovider
-small_case >"$out/small_case.py"
-step sanitizer 90 compute-sanitizer --tool memcheck --error-exitcode 1 "$python" "$out/small_case.py"
-for backend in triton cuda; do
-  for dtype in bfloat16 float32; do
-    bench "graph_conv-cuda-$dtype-$backend" 45 graph_conv --dtype "$dtype" --backend "$backend" \
-      --samples 256 --joints 25 42 --rounds 9
-  done
-done
-bench graph_conv-cuda-bfloat16-compiled 90 graph_conv --dtype bfloat16 --samples 256 --joints 25 \
-  --rounds 9 --compile
-bench info_nce-cuda-bfloat16-triton 60 info_nce --dtype bfloat16 --backend triton \
-  --sizes 128x32768 128x1048576 16384x32768 --dim 128 --rounds 9
-bench multi_view-cuda-bfloat16-triton 90 multi_view --dtype bfloat16 --backend triton \
-  --clips 1024 8192 65536 --rounds 5
-bench data_batches-cuda-triton 45 data batches --backend triton
-bench stgcn-cuda-bfloat16 45 stgcn --dtype bfloat16 --samples 64 --rounds 7
+if [[ $dry ]]; then
+  slack=10 doctor=(info) gpu=(echo "no GPU") compiler=(echo "no compiler")
+  tests=(tests/test_progress.py -n 1)
+  graph_conv=(--dtype float32 --samples 1 --joints 25 --rounds 2)
+  info_nce=(--dtype float32 --sizes 2x64 --dim 16 --rounds 2)
+else
+  slack=1 doctor=(doctor --json --device cuda) gpu=(nvidia-smi) compiler=(nvcc --version)
+  tests=(tests/kernels tests/nn tests/training -n 12 --timeout 60)
+  graph_conv=(--dtype bfloat16 --samples 256 --joints 25 --rounds 7)
+  info_nce=(--dtype bfloat16 --sizes 128x32768 --dim 128 --rounds 7)
+fi
 
-echo "== summary"
-"$python" -m benchmarks.summary "$out"/*.json
+if [[ $call == first ]]; then
+  step gpu 5 "${gpu[@]}"
+  step compiler 5 "${compiler[@]}"
+  measured machine 25
+  step qualification 60 "$python" -m msclr "${doctor[@]}"
+  measured operators 55
+  measured training 50
+else
+  step tests 130 "$python" -m pytest "${tests[@]}" -q -p no:cacheprovider \
+    -k "not compiles and not keep_to" --junitxml "$files/tests.xml"
+  sanitized memcheck 60
+  sanitized racecheck 60
+  measured sweep 80
+  compared graph_conv 30 graph_conv "${graph_conv[@]}"
+  compared info_nce 30 info_nce "${info_nce[@]}"
+fi
+
 printf 'failed: %s\n' "${failed[@]:-none}"
 exit "${#failed[@]}"

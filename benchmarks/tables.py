@@ -131,6 +131,19 @@ def step(result: Result) -> Rows:
     return rows
 
 
+def predict(result: Result) -> Rows:
+    """A row a pair of layouts and form: what `predict` counts and makes of it."""
+    head = ["query and key", "step", "operator calls", "read and written, GB", "TFLOP"]
+    rows = [[*head, "bytes alone, ms", "captured, ms", "eager, ms", "captured over bytes alone"]]
+    for row in result["rows"]:
+        for name, of in row["steps"].items():
+            cells = [f"{row['query']}, {row['key']}", name, str(of["operator_calls"])]
+            cells += [f"{1e-9 * of['bytes_moved']:.2f}", f"{1e-12 * of['operations']:.2f}"]
+            cells += [f"{1e3 * of[key]:.1f}" for key in ("byte_limit", "captured", "eager")]
+            rows.append([*cells, f"{of['captured'] / of['byte_limit']:.1f}x"])
+    return rows
+
+
 _FORMS = ("usual", "lean", "chunked", "usual_compiled", "lean_compiled", "chunked_compiled")
 
 
@@ -258,6 +271,7 @@ TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "stgcn_cpu": (stgcn, "stgcn-cpu-float32.json"),
     "stgcn_cpu_compiled": (stgcn, "stgcn-cpu-float32-compiled.json"),
     "stgcn_cuda": (stgcn, "stgcn-cuda-bfloat16.json"),
+    "predict_h100": (predict, "predict-h100-bfloat16.json"),
     "step_cpu": (step, "step-cpu-float32-tuned.json"),
     "step_cpu_compiled": (step, "step-cpu-float32-tuned-compiled.json"),
 }
