@@ -23,7 +23,7 @@ class Lab:
     def __init__(self, step: str, out: Path, dry: bool):
         self.step, self.out, self.dry, self.errors = step, out, dry, 0
         self.device = torch.device("cpu" if dry else "cuda")
-        self.rounds = 2 if dry else _ROUNDS
+        self.rounds = 1 if dry else _ROUNDS
         self._flush = torch.empty(8 if dry else _FLUSH_BYTES, dtype=torch.uint8, device=self.device)
 
     def backends(self) -> list[str]:

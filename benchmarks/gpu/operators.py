@@ -23,7 +23,7 @@ LAYERS += [(25, 64, 256, 13), (25, 64, 64, 50), (25, 256, 256, 13)]
 def measure(lab: Lab) -> None:
     for name, subject, make in shapes(lab):
         made = make()
-        for dtype in DTYPES:
+        for dtype in DTYPES[1:] if lab.dry else DTYPES:
             for backend in lab.backends():
                 if backend in subject.run.backends and dtype in subject.dtypes:
                     row(lab, name, subject, made, dtype, backend)
