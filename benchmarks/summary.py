@@ -42,7 +42,7 @@ def _figures(part: dict[str, Any]) -> str:
 def _ratios(part: dict[str, Any], seconds: dict[str, float]) -> dict[str, float]:
     """What ours is compared with -> how many times as long that takes; or else a pair's ratio."""
     ours = part.get("best_ours", "ours")
-    if ours not in seconds:
+    if seconds and ours not in seconds:
         pairs = zip(list(seconds)[::2], list(seconds)[1::2], strict=True)
         return {f"{one} over {other}": seconds[one] / seconds[other] for one, other in pairs}
     if "best_other" in part:

@@ -25,6 +25,7 @@ TINY = {
     "multi_view": ("--clips 8 --dim 8 --device cpu", {}, 2),
     "stgcn": ("--samples 2 --device cpu", {"WIDTHS": (16,), "FRAMES": 8}, 2),
     "step": ("--clips 2 --frames 8", STEP, 1),
+    "predict": ("--clips 8 --frames 8", {"QUEUE": 64}, 2),
     "toy_supervised": ("--epochs 1", {"CLIPS": 80}, 1),
 }
 TABLES = {
