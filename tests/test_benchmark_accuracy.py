@@ -150,6 +150,16 @@ def test_final_takes_the_best_candidate(planned, data, tmp_path, started):
     assert json.loads((out / "accuracy-tiny.json").read_text())["candidate"] == "slow"
 
 
+def test_candidates_are_tried_with_the_runs_that_the_plan_names(planned, data, tmp_path, started):
+    values = yaml.safe_load(planned.read_text())
+    planned.write_text(yaml.safe_dump(values | {"select": ["both"]}, sort_keys=False))
+    assert call(planned, data, tmp_path / "out", "--select", "--seeds", "1") == 0
+    assert {(job.run, job.candidate) for job in started} == {("both", "recipe"), ("both", "slow")}
+    planned.write_text(yaml.safe_dump(values | {"select": ["neither"]}))
+    with pytest.raises(InputError, match="select has {'neither'}; runs are one, both, labels"):
+        plan.load_plan(str(planned))
+
+
 def test_held_out_clips_keep_the_constants_of_their_frame(tmp_path):
     prepare_arrays(
         tmp_path / "data", **tiny_clips() | {"frame": "body"}, names=NAMES, frames=FRAMES

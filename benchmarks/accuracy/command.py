@@ -83,9 +83,8 @@ def _open_data(args: argparse.Namespace, out: Path) -> Store:
 def _select(plan: Plan, store: Store, out: Path, args: argparse.Namespace) -> int:
     held_out = hold_out(store, out / "held_out", plan.subject, plan.hold_out)
     candidates = AS_IT_COMES | plan.candidates
-    jobs = [
-        job for job in jobs_of(plan, held_out, out, args.seeds, candidates) if not job.supervised
-    ]
+    every = jobs_of(plan, held_out, out, args.seeds, candidates)
+    jobs = [job for job in every if not job.supervised and job.run in (plan.select or plan.runs)]
     failed = _run(jobs, out, args.workers)
     if failed:
         return 1

@@ -29,7 +29,8 @@ class Plan:
     frame: which one the data must be in.
     subject: a pattern whose first group says, in the name of a clip, whose it is.
     hold_out: those of the training people who are asked by `--select`.
-    candidates: name -> changes that `--select` tries, with each run that has no labels.
+    candidates: name -> changes that `--select` tries.
+    select: the runs with which it tries them; all that have no labels if not given.
     choose: the figures whose mean decides between candidates; all linear ones if not given.
     compare: pairs of "RUN: FIGURE"; the difference of the first from the second is reported.
     """
@@ -42,6 +43,7 @@ class Plan:
     frame: str = "body"
     changes: list[str] = field(default_factory=list)
     candidates: dict[str, list[str]] = field(default_factory=dict)
+    select: list[str] = field(default_factory=list)
     choose: list[str] = field(default_factory=list)
     compare: list[list[str]] = field(default_factory=list)
 
@@ -77,6 +79,8 @@ def load_plan(name: str) -> Plan:
     if not isinstance(values, dict) or values.keys() - known or not values.keys() >= set(needed):
         raise InputError(f"plan {path}: keys are {', '.join(sorted(known))}; needed {needed}")
     plan = Plan(name=path.stem, **values)
+    if unknown := set(plan.select) - set(plan.runs):
+        raise InputError(f"plan {path}: select has {unknown}; runs are {', '.join(plan.runs)}")
     for run, about in plan.runs.items():
         if unknown := set(about or {}) - set(_RUN_KEYS):
             raise InputError(f"plan {path}: run {run} has {unknown}; keys are {_RUN_KEYS}")
