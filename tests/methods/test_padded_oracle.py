@@ -7,20 +7,17 @@ import torch
 import torch.nn.functional as F
 
 from tests.methods.padded_aimclr import (
-    Encoder,
     Views,
     attention_guided_drop,
-    batch_norm,
     contrast_loss,
     embed,
     enqueue,
-    feature_maps,
     fresh_running,
     padded_step,
     plain_padded_features,
     random_state,
-    temporal_conv,
 )
+from tests.methods.padded_encoder import Encoder, batch_norm, feature_maps, temporal_conv
 
 # Of the three residuals one is the identity, one strides, one widens.
 CHANNELS, STRIDES, DIM = [4, 4, 4, 6], [1, 1, 2, 1], 5

@@ -8,80 +8,20 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 
 from benchmarks.plain_stgcn import Block, ConvTemporalGraphical
 from msclr import kernels
 from msclr.nn import STGCN
 from msclr.nn.accelerate import Summary, accelerate, restore
+from tests.nn.accelerated import EXACT, MODELS, WIDTHS, made, run
 from tests.nn.lookalikes import (
     AttentiveUnit,
     Encoder,
     LambdaBlock,
-    LambdaEncoder,
-    Pyskl,
     PysklBlock,
-    PysklEncoder,
-    TwoEncoders,
     graph,
     unit_gcn,
 )
-from tests.ranks import be_a_rank, run_ranks
-
-EXACT = {"rtol": 1e-10, "atol": 1e-10}
-WIDTHS = (4, 4, 6, 6)
-
-
-def in_parts():
-    """An encoder whose blocks do not fit whole."""
-    model = Encoder(graph(), widths=WIDTHS)
-    for block in model.st_gcn_networks:
-        block.tcn[0].eps = 1e-4
-    return model
-
-
-MODELS = {
-    "st-gcn": lambda: Encoder(graph(), widths=WIDTHS),
-    "st-gcn, in parts": in_parts,
-    "st-gcn, functions": lambda: LambdaEncoder(graph(), widths=WIDTHS),
-    "st-gcn, no importance": lambda: Encoder(graph(2), importance=False, widths=WIDTHS),
-    "aimclr": lambda: TwoEncoders(graph(), widths=WIDTHS),
-    **{
-        f"pyskl, {adaptive}, residual {residual}": lambda a=adaptive, r=residual: Pyskl(
-            graph(), adaptive=a, with_res=r
-        )
-        for adaptive in (None, "init", "offset", "importance")
-        for residual in (True, False)
-    },
-    **{
-        f"pyskl, {adaptive}, blocks": lambda a=adaptive: PysklEncoder(graph(), WIDTHS, adaptive=a)
-        for adaptive in (None, "init", "offset", "importance")
-    },
-}
-
-
-def made(name):
-    """A model in float64 with every weight off its first value, and an input for it."""
-    torch.manual_seed(0)
-    model = MODELS[name]().double()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.2 * torch.randn_like(p))
-    shape = (2, 3, 6, 5) if name.startswith("pyskl") else (2, 3, 6, 5, 2)
-    if name.endswith("blocks"):
-        shape = (2, 2, 6, 5, 3)
-    return model, torch.randn(shape, dtype=torch.float64)
-
-
-def run(model, x):
-    """Output, and the gradients of x and of every parameter by name."""
-    model.zero_grad()
-    x = x.clone().requires_grad_()
-    y = model(x)
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
-    (y * weights).sum().backward()
-    return y.detach(), {"x": x.grad} | {n: p.grad.clone() for n, p in model.named_parameters()}
 
 
 @pytest.fixture
@@ -369,121 +309,6 @@ def test_the_trial_leaves_random_numbers_weights_and_statistics_alone():
     torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
 
 
-def stepped(model, optimizer, x):
-    """Losses and weights of two steps."""
-    losses = []
-    for _ in range(2):
-        optimizer.zero_grad()
-        loss = model(x).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-    return {"losses": torch.stack(losses)} | {n: p.detach() for n, p in model.named_parameters()}
-
-
-@pytest.mark.parametrize("name", ["st-gcn", "pyskl, importance, residual True"])
-def test_an_optimizer_made_before_steps_the_same_weights(name):
-    model, x = made(name)
-    plain = copy.deepcopy(model)
-    optimizers = [torch.optim.SGD(m.parameters(), 0.1, momentum=0.9) for m in (model, plain)]
-    accelerate(model)
-    found = stepped(model, optimizers[0], x)
-    torch.testing.assert_close(found, stepped(plain, optimizers[1], x), **EXACT)
-    assert any(not torch.equal(found[n], p) for n, p in made(name)[0].named_parameters())
-
-
-def run_rank(rank: int) -> dict:
-    """Steps under DDP on a share of the clips, accelerated before it, after it, or not at all."""
-    found = {}
-    for when in ("before", "after", "never"):
-        model, x = made("st-gcn")
-        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-        if when == "before":
-            accelerate(model)
-        parallel = DistributedDataParallel(model)
-        if when == "after":
-            accelerate(parallel)
-        swapped = sum(type(m) is not ConvTemporalGraphical for m in gcns(model))
-        assert swapped == (0 if when == "never" else len(WIDTHS))
-        found[when] = stepped(parallel, optimizer, x[rank : rank + 1])
-    return found
-
-
-def gcns(model):
-    return [m for m in model.modules() if isinstance(m, ConvTemporalGraphical)]
-
-
-def test_distributed_data_parallel_trains_it_in_two_processes(tmp_path):
-    ranks = run_ranks(__file__, 2, tmp_path)
-    for found in ranks:
-        for when in ("before", "after"):
-            torch.testing.assert_close(found[when], found["never"], **EXACT)
-    losses = [found["before"].pop("losses") for found in ranks]
-    assert not torch.isclose(*losses).any(), "ranks hold unlike clips"
-    torch.testing.assert_close(ranks[0]["before"], ranks[1]["before"], **EXACT)
-
-
-class CheckpointedBlock(Block):
-    """Keeps no activations, and runs again in the backward pass."""
-
-    reentrant = False
-
-    def forward(self, x, A):
-        return checkpoint(super().forward, x, A, use_reentrant=self.reentrant)
-
-
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_activation_checkpointing_goes_on(reentrant):
-    model, x = made("st-gcn")
-    plain = copy.deepcopy(model)
-    for block in model.st_gcn_networks:
-        block.__class__, block.reentrant = CheckpointedBlock, reentrant
-    accelerate(model)
-    torch.testing.assert_close(run(model, x), run(plain, x), **EXACT)
-
-
-class AddsLearned(Encoder):
-    """Adds a graph that starts at zero and learns, also where the fixed one is zero."""
-
-    def __init__(self, *shapes):
-        super().__init__(graph(), widths=WIDTHS)
-        self.learned = nn.ParameterList(torch.ones(shape) for shape in shapes)
-
-    def weighted(self, importance):
-        learned = self.learned[0]
-        for factor in self.learned[1:]:
-            learned = learned @ factor
-        return super().weighted(importance) + learned
-
-
-@pytest.mark.parametrize(
-    ("shapes", "compiled"),
-    [([(3, 5, 5)], False), ([(3, 5, 5)], True), ([(3, 5, 2), (3, 2, 5)], False)],
-)
-def test_what_is_learned_beside_the_importance_gets_its_full_gradient(shapes, compiled):
-    torch.manual_seed(0)
-    model, x = AddsLearned(*shapes).double(), torch.randn(2, 3, 6, 5, 2, dtype=torch.float64)
-    nn.init.zeros_(model.learned[-1])
-    plain = copy.deepcopy(model)
-    accelerate(model)
-    if compiled:
-        torch._dynamo.reset()
-        model.compile(backend="aot_eager")
-    torch.testing.assert_close(run(model, x), run(plain, x), **EXACT)
-
-
-@pytest.mark.parametrize("name", ["st-gcn", "pyskl, importance, residual False"])
-def test_it_compiles_and_exports_whole(name):
-    model, x = made(name)
-    plain = copy.deepcopy(model)
-    accelerate(model)
-    torch._dynamo.reset()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(run(compiled, x)[0], run(plain, x)[0], **EXACT)
-    exported = torch.export.export(model.eval(), (x,)).module()
-    torch.testing.assert_close(exported(x), plain.eval()(x), **EXACT)
-
-
 def test_a_copy_of_a_layer_brings_no_copy_of_its_model():
     model, _ = made("st-gcn")
     accelerate(model)
@@ -501,69 +326,3 @@ def test_a_block_alone_is_accelerated_too():
     summary = accelerate(block)
     assert (summary.swapped, summary.blocks) == (("gcn",), ("",))
     torch.testing.assert_close(block(x, graph().double())[0], wanted, **EXACT)
-
-
-INPUTS = {
-    "contiguous": lambda: torch.randn(2, 3, 6, 5),
-    "permuted": lambda: torch.randn(2, 6, 5, 3).permute(0, 3, 1, 2),
-    "every other frame": lambda: torch.randn(2, 3, 12, 5)[:, :, ::2],
-}
-
-
-class Blocks(nn.Module):
-    """No ``contiguous()`` anywhere, but those that the graph convolutions do."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("A", graph())
-        self.blocks = nn.ModuleList([Block(3, 4, 3), Block(4, 6, 3, stride=2), Block(6, 6, 3)])
-
-    def forward(self, x):
-        for block in self.blocks:
-            x, _ = block(x, self.A)
-        return x
-
-
-def orders(model, x):
-    """Which tensors are contiguous: what each layer gives, and the gradient that comes back."""
-    found = {}
-
-    def watch(name):
-        def hook(layer, args, y):
-            y = y[0] if isinstance(y, tuple) else y
-            found[name] = [y.is_contiguous()]
-            y.register_hook(lambda grad: found[name].append(grad.is_contiguous()))
-
-        return hook
-
-    inner = [m.conv for m in model.modules() if isinstance(m, (ConvTemporalGraphical, unit_gcn))]
-    handles = [
-        m.register_forward_hook(watch(n)) for n, m in model.named_modules() if m not in inner
-    ]
-    model(x).square().sum().backward()
-    for handle in handles:
-        handle.remove()
-    return found
-
-
-@pytest.mark.parametrize("order", INPUTS)
-@pytest.mark.parametrize("make", [Blocks, lambda: Pyskl(graph())], ids=["st-gcn", "pyskl"])
-def test_a_contiguous_model_stays_contiguous(make, order):
-    """For channels_last PyTorch runs other code, on some processors with faults of its own."""
-    model, x = make(), INPUTS[order]()
-    plain = copy.deepcopy(model)
-    assert accelerate(model).swapped
-    assert orders(model, x) == orders(plain, x)
-
-
-def test_a_model_moved_to_channels_last_stays_there():
-    model = Blocks().to(memory_format=torch.channels_last)
-    assert accelerate(model).swapped
-    layer = model.blocks[1].gcn
-    x = torch.randn(2, 4, 6, 5).contiguous(memory_format=torch.channels_last)
-    y, _ = layer(x, model.A)
-    assert y.is_contiguous(memory_format=torch.channels_last) and not y.is_contiguous()
-
-
-if __name__ == "__main__":
-    be_a_rank(run_rank)
