@@ -5,7 +5,7 @@ from msclr.kernels._block_sizes import block_sizes_hash
 from msclr.kernels._choice import check_override, use_backend
 from msclr.kernels._qualify import examine, prepare, would_run
 from msclr.kernels.augment import augment, philox
-from msclr.kernels.block import PackedRows, stgcn_block
+from msclr.kernels.block import PackedRows, block_backend, stgcn_block
 from msclr.kernels.drop_pool import Pooled, drop_pool
 from msclr.kernels.graph_conv import MAX_JOINTS, graph_support, masked_graph_conv
 from msclr.kernels.info_nce import InfoNCEOutput, info_nce
@@ -18,9 +18,10 @@ __all__ = [
     "Pooled",
     "augment",
     "backends",
-    "drop_pool",
+    "block_backend",
     "block_sizes_hash",
     "check_override",
+    "drop_pool",
     "examine",
     "graph_support",
     "info_nce",

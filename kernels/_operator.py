@@ -138,6 +138,13 @@ class Operator:
         names, _ = _choice.order(self.name, device, family)
         return tuple(name for name in names if name in self.backends)
 
+    def runs_on(self, device: torch.device, dtype: torch.dtype) -> str:
+        """The backend of a call that names none, if it takes the rest of the arguments."""
+        asked = _choice.forced()
+        if asked is not None and asked in self.declared:
+            return asked
+        return self.order(device, _choice.family_of(device, dtype))[0]
+
     def _default(self, device: torch.device, dtype: torch.dtype) -> tuple:
         """(implementation, why not these arguments) in the order to try."""
         key = device, dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from msclr.kernels._segments import PackedRows, strided
@@ -9,7 +10,12 @@ from msclr.kernels.block import operator
 from msclr.kernels.block.check import check_arguments
 from msclr.kernels.block.operator import Arguments
 
-__all__ = ["PackedRows", "stgcn_block"]
+__all__ = ["PackedRows", "block_backend", "stgcn_block"]
+
+
+def block_backend(device: torch.device, dtype: torch.dtype) -> str:
+    """The backend that :func:`stgcn_block` runs on, where none is named, for rows of a dtype."""
+    return operator.stgcn_block.runs_on(device, dtype)
 
 
 def stgcn_block(

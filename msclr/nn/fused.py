@@ -20,7 +20,9 @@ from msclr.nn.norm import BatchNorm
 from msclr.nn.operands import Operands
 
 TEMPORAL_KERNEL = 9
+_FUSING = ("cpu", "triton")  # backends of stgcn_block that are faster than the modules
 _NO_COMPILED = kernels.backends()["cpu"]
+_NONE_FUSES = _NO_COMPILED if kernels.backends()["triton"] else ""
 
 
 class BlockParts(NamedTuple):
@@ -50,8 +52,8 @@ class BlockParts(NamedTuple):
 
 def misfit(parts: BlockParts) -> str | None:
     """Why the operator is not what these modules compute, on whatever input; None where it is."""
-    if _NO_COMPILED:
-        return f"the compiled operators cannot run: {_NO_COMPILED}"
+    if _NONE_FUSES:
+        return f"the compiled operators cannot run: {_NONE_FUSES}"
     return (
         _misfit_of_convs(parts)
         or _misfit_of_norms(parts)
@@ -126,16 +128,30 @@ def can_fuse(
 ) -> bool:
     """Whether the fused operator computes what the block's modules would, one after the other.
 
-    Of x, its rows or whatever makes them, device and dtype are looked at.
+    Of x, its rows or whatever makes them, device and dtype are looked at. On a GPU it must also be
+    faster, so a backend has to have qualified there for the rows' dtype, or to be asked for.
     """
     return (
         misfit(parts) is None
-        and x.device.type == "cpu"
+        and _has_backend(x)
         and all(not isinstance(g, Graph) or g.layout_index is None for g in graphs)
         and _alike(x, _operands(parts, graphs))
         and _one_mode(parts)
         and hooked(block) is None
     )
+
+
+def _has_backend(x: Tensor) -> bool:
+    """Whether rows that x becomes are for a backend that is worth it."""
+    if x.device.type == "cpu":  # its reference, where it is asked for, stands for all backends
+        return not _NO_COMPILED
+    return kernels.block_backend(x.device, _dtype_of_rows(x)) in _FUSING
+
+
+def _dtype_of_rows(x: Tensor) -> torch.dtype:
+    """What activations are kept in: half precision under autocast, and computed in float32."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def hooked(block: nn.Module) -> str | None:
@@ -168,7 +184,11 @@ def _operands(parts: BlockParts, graphs: Sequence[Tensor | Graph]) -> Iterator[T
 def _alike(x: Tensor, operands: Iterator[Tensor]) -> bool:
     """Whether all is of one device and of x's precision; autocast leaves parameters in float32."""
     dtype = x.dtype
-    if torch.is_autocast_enabled("cpu") and dtype in (torch.float32, torch.bfloat16, torch.float16):
+    if torch.is_autocast_enabled(x.device.type) and dtype in (
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+    ):
         dtype = torch.float32
     elif dtype not in (torch.float32, torch.float64):
         return False
@@ -189,8 +209,7 @@ def run_fused(
     p = dropout.p if dropout is not None and dropout.training else 0.0
     if p > 0 and seed is None:
         seed = draw_seed()
-    if torch.is_autocast_enabled("cpu"):  # computed in float32, kept in half precision
-        x = x._replace(rows=x.rows.to(torch.get_autocast_dtype("cpu")))
+    x = x._replace(rows=x.rows.to(_dtype_of_rows(x.rows)))
     conv, group = parts.residual_conv, _group_of(norms[0])
     y, moments = kernels.stgcn_block(
         x,

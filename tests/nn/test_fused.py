@@ -6,9 +6,12 @@ import copy
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from msclr import kernels
-from msclr.nn import STGCN, STGCNBlock, block, stgcn
+from msclr.kernels import _choice
+from msclr.kernels.block.operator import stgcn_block as block_operator
+from msclr.nn import STGCN, STGCNBlock, block, fused, stgcn
 from tests.nn.test_stgcn import A, B, clips, encoder
 
 pytestmark = pytest.mark.skipif(
@@ -117,3 +120,41 @@ def test_a_seed_gives_the_same_dropout_again_and_blocks_differ():
     part = STGCNBlock(4, 4, dropout=0.5, residual=False).train()
     rows, graph, seed = torch.randn(2, 4, 9, 5), torch.rand(3, 5, 5), torch.tensor(3)
     assert not torch.equal(part(rows, graph, seed, 0)[0], part(rows, graph, seed, 1)[0])
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """Whether a block fuses on a GPU that is made up, in a dtype or under autocast to one."""
+    monkeypatch.setattr(_choice, "_adopted", {})
+    monkeypatch.delenv("MSCLR_BACKEND", raising=False)
+
+    def fuses(dtype, autocast=None):
+        part = STGCNBlock(3, 4).train()
+        with FakeTensorMode():
+            for module in part.modules():
+                for held in (module._parameters, module._buffers):
+                    for name, tensor in held.items():
+                        held[name] = torch.empty(tensor.shape, dtype=dtype, device="cuda:0")
+            rows = torch.empty(90, 3, dtype=dtype, device="cuda:0")
+            graph = torch.empty(3, 5, 5, dtype=dtype, device="cuda:0")
+            torch.set_autocast_enabled("cuda", autocast is not None)
+            torch.set_autocast_dtype("cuda", autocast or torch.float16)
+            return fused.can_fuse(part, part.parts(), rows, [graph])
+
+    yield fuses
+    torch.set_autocast_enabled("cuda", False)
+    torch.set_autocast_dtype("cuda", torch.float16)
+
+
+@pytest.mark.skipif("triton" not in block_operator.backends, reason="no Triton")
+def test_on_a_gpu_a_block_is_fused_where_a_backend_qualified_for_its_dtype(on_gpu):
+    gpu = torch.device("cuda", 0)
+    assert not on_gpu(torch.float32) and not on_gpu(torch.float32, torch.bfloat16)
+    _choice.adopt(gpu, {("stgcn_block", "half"): ("triton",)})
+    assert on_gpu(torch.float32, torch.bfloat16) and on_gpu(torch.float32, torch.float16)
+    assert not on_gpu(torch.float32) and not on_gpu(torch.float64)
+    assert not on_gpu(torch.bfloat16), "parameters in half precision are the modules'"
+    _choice.adopt(gpu, {("stgcn_block", "single"): ("triton",), ("stgcn_block", "half"): ()})
+    assert on_gpu(torch.float32) and not on_gpu(torch.float32, torch.bfloat16)
+    with kernels.use_backend("reference"):
+        assert not on_gpu(torch.float32)
