@@ -32,6 +32,7 @@ from msclr.kernels._triton import (
     sum_dtype_of,
     wide_products,
 )
+from msclr.kernels.info_nce import triton_gradients as gradients
 from msclr.kernels.info_nce import triton_kernels as programs
 from msclr.kernels.info_nce.operator import MOST_COLUMNS, Arguments, misfit_of_triton
 
@@ -200,7 +201,7 @@ def _query_gradient(
     """(P, B, D), and (P, B): the product of each query with its gradient."""
     gradient, products = torch.empty_like(call.queries), call.new_sums(*call.shape)
     if call.rows:
-        programs.query_gradient[(call.rows,)](
+        gradients.query_gradient[(call.rows,)](
             *upstream, call.queries, call.temperature, mean, positive, gradient, products,
             call.batch, call.dim, call.teacher,
             SUM=call.types["SUM"], BLOCK_D=call.columns, num_warps=1,
@@ -220,7 +221,7 @@ def _pulls(
     if listed.tensor is not None:
         rows = torch.empty((call.batch, listed.entries), dtype=torch.int32, device=call.keys.device)
     if call.batch:
-        programs.pulls[(call.batch,)](
+        gradients.pulls[(call.batch,)](
             *upstream, call.queries, call.keys, call.temperature, listed.tensor, log_sum_exp,
             pull, clip_pull, rows, dkeys,
             call.views, call.batch, call.dim, call.bank_rows, *listed.layout, call.teacher,
@@ -242,7 +243,7 @@ def _bank_gradient(
     tiles = cdiv(call.bank_rows, blocks["BLOCK_N"])
     if tiles:
         _, types = call.pull_types()
-        programs.bank_gradient[(tiles,)](
+        gradients.bank_gradient[(tiles,)](
             call.queries, call.bank, call.temperature, log_sum_exp, pull, clip_pull, rows, dbank,
             call.rows, call.batch, call.bank_rows, call.dim, call.bank_stride, listed.entries,
             SUM=call.types["SUM"], OPERAND=call.types["OPERAND"],
