@@ -168,7 +168,7 @@ def compiled() -> dict:
             return "py3", "none", super().get_tag()[2]
 
     operators = Extension(
-        "msclr.kernels._C",  # beside _backend.py, installed or in place
+        "msclr.kernels._C",  # next to _backend.py, installed or in place
         SOURCES,
         depends=[h for h in glob("csrc/**/*.h", recursive=True) if "skeleton_io" not in h],
         include_dirs=include_paths(),

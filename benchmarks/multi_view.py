@@ -2,8 +2,9 @@
 
 With negatives of the key's view that is CLIP's code: one (B, B) matrix of logits, cross-entropy
 over its rows and over its columns. With negatives of all views it is SimCLR's: one (2B, 2B) matrix
-whose diagonal is masked. `chunked` is either for some anchors at a time, whose logits are made anew
-for their gradient; it alone is left where the matrices would take more than half of the memory.
+whose diagonal is masked. `chunked` is either for some anchors at a time, whose logits are computed
+again for their gradient; it alone is left where the matrices would take more than half of the
+memory.
 On request torch.compile takes part as well.
 `gemm_share` is what ours reaches of the matrix products' ceiling, counting the products that the
 compiled CPU backend makes: for each pair of views one forward and three backward, where matrices
@@ -50,7 +51,7 @@ def simclr_loss(views: Tensor) -> Tensor:
 
 
 def chunked(views: Tensor, negatives: str) -> Tensor:
-    """Either, some anchors at a time, whose logits are made anew for their gradient."""
+    """Either, some anchors at a time, whose logits are computed again for their gradient."""
     count = views.shape[1]
     own = torch.arange(count, device=views.device).split(CHUNK)
 

@@ -46,7 +46,7 @@ class Part:
     """One thing that all contestants of a case do, each by a function without arguments."""
 
     runs: dict[str, Callable[[], Any]]
-    name: str = ""  # under which its figures stand in the row; "": in the row itself
+    name: str = ""  # under which its figures are in the row; "": in the row itself
     operations: float = 0  # of ours, at the least
     bytes: float = 0  # that ours reads and writes, at the least
     amounts: Mapping[str, float] | None = None  # of work that a run does; seconds are those of one

@@ -1,6 +1,6 @@
 """What can be derived from what: the tables and pictures of docs/layouts.md.
 
-    python examples/derived_layouts.py            # writes both anew
+    python examples/derived_layouts.py            # rewrites both
     python examples/derived_layouts.py A B OUT.svg   # a picture of layout B derived from A
 
 Layout A must be one that the toy data know: kinectv2_25, smpl_24, smplx_42, berkeley_mhad_43.
@@ -32,7 +32,7 @@ SCALE, MARGIN, PANEL = 150, 12, 200  # pixels a metre; pixels around and of one 
 
 
 def standing_body(layout: str) -> np.ndarray:
-    """The joints (V, 3) of a body that stands with its arms a little apart."""
+    """The joints (V, 3) of a standing body with its arms a little apart."""
     someone = body.Subjects(*(field[:1] for field in body.draw_subjects(0)))
     controls = np.zeros((1, body.CONTROLS), np.float32)
     for side in "lr":
@@ -77,7 +77,7 @@ def _drawn(layout: Layout, at: np.ndarray) -> str:
 
 
 def table() -> str:
-    """Markdown: which layouts give each layout, and what stands against the others."""
+    """Markdown: which layouts give each layout, and what speaks against the others."""
     sources = {name: layouts.derivable(layouts.get(name)) for name in layouts.names()}
     rows, never = (
         ["| layout | derived from |", "|---|---|"],

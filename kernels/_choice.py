@@ -172,7 +172,7 @@ def _capturing(device: torch.device) -> bool:
 
 @torch.compiler.assume_constant_result
 def _say_unknown(device: str) -> bool:
-    """Once a device. A trace runs it where it stands, and takes its result for a constant."""
+    """Once a device. A trace runs it on the spot, and takes its result for a constant."""
     if first_time(device):
         logger.warning(
             "it is not decided yet which kernels are right and fast on %s, so PyTorch's own run; "

@@ -47,11 +47,49 @@ def split_graphs(adjacency: Tensor, segments: Sequence[int], partitions: int) ->
     return [part.view(partitions, v, v) for part, v in zip(parts, joints, strict=True)]
 
 
+def present_rows(counts: Tensor, segments: Sequence[int]) -> Tensor:
+    """Which rows (R,) are of samples that are there, by each segment's count; nothing is waited
+    for."""
+    return torch.cat(
+        [
+            torch.arange(n * t * v, device=counts.device) < counts[i] * (t * v)
+            for i, (n, t, v) in enumerate(triples(segments))
+        ]
+    )
+
+
+def counted(segments: Sequence[int], counts: Tensor) -> list[int]:
+    """The segments of what is there alone; counts must be on the CPU."""
+    there = counts.tolist()
+    return [k for c, (_, t, v) in zip(there, triples(segments), strict=True) for k in (c, t, v)]
+
+
+def without_surplus(rows: Tensor, segments: Sequence[int], there: Sequence[int]) -> Tensor:
+    """The rows of segments of which some samples are there, ``there``, as a matrix of their own."""
+    sizes = zip(triples(segments), triples(there), strict=True)
+    parts = rows.split([n * t * v for n, t, v in triples(segments)])
+    kept = [p[: n * t * v] for p, (_, (n, t, v)) in zip(parts, sizes, strict=True)]
+    return torch.cat(kept)
+
+
+def with_surplus(rows: Tensor, segments: Sequence[int], there: Sequence[int]) -> Tensor:
+    """The inverse: rows that are not there are 0."""
+    made = rows.new_zeros(rows_in(segments), rows.shape[1])
+    parts = made.split([n * t * v for n, t, v in triples(segments)])
+    given = rows.split([n * t * v for n, t, v in triples(there)])
+    for part, own in zip(parts, given, strict=True):
+        part[: len(own)] = own
+    return made
+
+
 class PackedRows(NamedTuple):
     """Activations of one or several joint layouts as one matrix."""
 
     rows: Tensor  # (R, C), each layout's in the order (N, T, V)
     segments: list[int]  # N, T, V of each layout in turn
+    # (L,) int64 on the rows' device: how many of each layout's N are there. Those that come after
+    # are surplus, to make sizes equal: they are never computed with. None: all are there.
+    counts: Tensor | None = None
 
     @classmethod
     def of(cls, activations: Sequence[Tensor]) -> PackedRows:

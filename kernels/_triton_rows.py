@@ -175,7 +175,7 @@ class RowTypes:
     """What rows of ``dtype`` are multiplied and added up in.
 
     float32 is multiplied as three products of tf32, which are exact to float32's last bits; as one
-    only where PyTorch is told so (``torch.backends.cuda.matmul``).
+    only where PyTorch is set so (``torch.backends.cuda.matmul``).
     """
 
     def __init__(self, dtype: torch.dtype):

@@ -52,7 +52,7 @@ def run_demo(
     overrides = [f"data={out / 'data'}", f"out={out / 'run'}", f"seed={seed}"]
     forecast = _Forecast(began, say, on_step)
     run_folder = pretrain(load_recipe("toy", overrides), on_step=forecast, say=say)
-    say("3/4  linear evaluation, beside a randomly initialised encoder")
+    say("3/4  linear evaluation, next to a randomly initialised encoder")
     results = {
         kind: evaluate_ensemble([open_run(run_folder, random=kind == "random")], PRETRAINED_ON)
         for kind in ("pretrained", "random")

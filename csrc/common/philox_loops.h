@@ -5,7 +5,7 @@ typedef uint64_t Wide __attribute__((vector_size(SIMD_BYTES), aligned(8), may_al
 typedef uint32_t Words __attribute__((vector_size(SIMD_BYTES), aligned(4), may_alias));
 typedef int32_t Whole __attribute__((vector_size(SIMD_BYTES), aligned(4), may_alias));
 
-// The product of the lower halves of each lane; what stands in the upper halves does not matter.
+// The product of the lower halves of each lane; what the upper halves hold does not matter.
 SIMD_INLINE Wide multiply_low(Wide a, uint64_t factor) {
   const Wide b = Wide{} + factor;
 #if SIMD_BYTES == 64

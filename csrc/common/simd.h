@@ -99,7 +99,7 @@ SIMD_INLINE void block_product(int64_t depth, Strided<S> a, const S* b, int64_t 
   block.store_to(c, ldc);
 }
 
-// As many rows at a time as the registers hold sums for, beside NR columns of B and one factor.
+// As many rows at a time as the registers hold sums for, next to NR columns of B and one factor.
 template <class S, int NR, bool ADD>
 SIMD_TARGET void panel_product(int64_t m, int64_t depth, Strided<S> a, const S* b, int64_t ldb,
                                S* c, int64_t ldc) {

@@ -4,7 +4,7 @@
 
 namespace msclr {
 
-// A matrix whose element (i, j) stands at data[i * rows + j * columns].
+// A matrix whose element (i, j) is at data[i * rows + j * columns].
 template <class S>
 struct Strided {
   const S* data;

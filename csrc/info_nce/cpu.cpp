@@ -8,7 +8,7 @@
 // they are made by one matrix product (bank rows times queries^T), become softmax weights there and
 // go into mu by a second one. The nearest rows are picked from them on the way.
 //
-// A gradient of the bank takes a second pass, which makes the weights anew from lse.
+// A gradient of the bank takes a second pass, which computes the weights again from lse.
 //
 // Sums are in float (in double for double tensors).
 
@@ -33,7 +33,7 @@ ScalarType number_type(const Tensor& queries) {
 // not look at, within their memory.
 void check(bool holds, const char* what) { STD_TORCH_CHECK(holds, what); }
 
-// -1 stands for any size.
+// -1 means any size.
 bool has_sizes(const Tensor& tensor, std::initializer_list<int64_t> sizes) {
   if (tensor.dim() != std::ssize(sizes)) return false;
   int64_t i = 0;

@@ -15,7 +15,7 @@ namespace skeleton_io {
 // A larger count is taken as this: no file has that many lines.
 constexpr int64_t kMostCounted = 1'000'000'000'000'000'000;
 
-// Text of a file as it stands in a message: one line, printable and short.
+// Text of a file as a message shows it: one line, printable and short.
 inline std::string shown(std::string_view text) {
   std::string out = "'";
   for (const char c : text.substr(0, 40)) out += c > 32 && c < 127 ? c : '?';

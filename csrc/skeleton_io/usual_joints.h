@@ -21,7 +21,7 @@ inline bool has_usual_joints() {
   return has;
 }
 
-// Where in a line the three numbers and the tracking state stand.
+// Where in a line the three numbers and the tracking state are.
 struct UsualJoint {
   unsigned end[3];       // of x, y and z
   unsigned size[3];      // bytes of each without its sign
@@ -33,7 +33,7 @@ struct UsualJoint {
 
 SKELETON_IO_AVX512 inline __m512i everywhere(char c) {
   __m512i bytes = _mm512_set1_epi8(c);
-  asm("" : "+v"(bytes));  // else GCC makes it anew for every line, a sixth of the time
+  asm("" : "+v"(bytes));  // else GCC makes it again for every line, a sixth of the time
   return bytes;
 }
 
@@ -48,7 +48,7 @@ struct Constants {
 SKELETON_IO_AVX512 inline bool find_usual_joint(const char* p, const Constants& all,
                                                 UsualJoint& line) {
   const __m512i low = _mm512_loadu_si512(p), high = _mm512_loadu_si512(p + 64);
-  // Blank is what stands in this table at the place of its own low four bits: space, \t to \r.
+  // Blank is what this table holds at the place of its own low four bits: space, \t to \r.
   const __m512i blanks = _mm512_broadcast_i32x4(
       _mm_setr_epi8(' ', 0, 0, 0, 0, 0, 0, 0, 0, '\t', '\n', '\v', '\f', '\r', 0, 0));
   const uint64_t blank = _mm512_cmpeq_epi8_mask(low, _mm512_shuffle_epi8(blanks, low));

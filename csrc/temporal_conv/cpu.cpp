@@ -1,4 +1,4 @@
-// ST-GCN's temporal convolution on the CPU, with what stands before and after it: batch norm and
+// ST-GCN's temporal convolution on the CPU, with what comes before and after it: batch norm and
 // relu as rows are read, bias and the next norm's sums as they are written.
 //
 //   a = relu(x scale + shift)        y[t', o] = bias[o] + sum_k,c weight[o,c,k] a[s t' + k - 4, c]

@@ -45,7 +45,7 @@ class Limits:
 
 
 def try_all(jobs: Sequence[Job], device: str, limits: Limits) -> dict[tuple[Job, str], Verdict]:
-    """A verdict of each job and family, by processes that run beside each other on a GPU."""
+    """A verdict of each job and family, by processes that run side by side on a GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     beside = min(len(jobs), max(1, cores // 2), _MOST_PROCESSES) if device != "cpu" else 1
     threads = max(1, cores // beside)

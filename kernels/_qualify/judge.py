@@ -28,7 +28,7 @@ class Judge:
     """Tries a backend of one operator on one device.
 
     Args:
-        note: told what is about to be tried, whenever something is.
+        note: called with what is about to be tried, whenever something is.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Judge:
 
 
 def in_dtype(arguments: Any, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
-    """A case's arguments in ``dtype``, and so the result where the operator is told its dtype."""
+    """A case's arguments in ``dtype``, and so the result where the operator is given its dtype."""
     arguments = converted(arguments, dtype, device)
     return arguments._replace(dtype=dtype) if "dtype" in arguments._fields else arguments
 

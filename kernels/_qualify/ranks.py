@@ -27,7 +27,7 @@ def in_group() -> bool:
 def agreed(rows: Sequence[Row], group: object | None) -> list[Row]:
     """The rows with every rank's verdict taken into account, the same on all ranks.
 
-    Also the way from the process that tried to those beside it, which wait here.
+    Also the way from the process that tried to the others, which wait here.
     """
     if not in_group():
         return list(rows)

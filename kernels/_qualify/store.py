@@ -74,7 +74,7 @@ def load(key: Key) -> Verdict | None:
 
 
 def save(key: Key, verdict: Verdict) -> Verdict:
-    """Keep a verdict, unless a process that ran beside this one has kept another.
+    """Keep a verdict, unless a process that ran at the same time has kept another.
 
     Returns:
         the one that is kept, so that all processes go by the same.

@@ -45,7 +45,8 @@ def stgcn_block(
     """``y = relu(dropout(BN(tconv9(relu(BN(gconv(x)))))) + residual(x))``, forward and backward.
 
     Args:
-        x: rows of one or several joint layouts, C_in channels.
+        x: rows of one or several joint layouts, C_in channels. Surplus rows, where it has
+            ``counts``, are never read, not even in a statistic; results and gradients are 0 there.
         adjacency: (sum of K V V,), the (K, V, V) of each layout in turn, flattened.
         support: bool, of the adjacency's shape: it is 0 outside, and no gradient is wanted there.
         graph_weight: (K*C_out, C_in), and graph_bias (K*C_out,) or None, as in
@@ -104,7 +105,8 @@ def stgcn_block(
         eps,
         block,
         group,
+        x.counts,
     )
     check_arguments(arguments)
     y, moments, *_ = operator.stgcn_block(backend, arguments)
-    return PackedRows(y, strided(x.segments, stride)), moments
+    return PackedRows(y, strided(x.segments, stride), x.counts), moments

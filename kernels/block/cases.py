@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from msclr.kernels._cases import Draw
-from msclr.kernels._segments import rows_in, triples
+from msclr.kernels._segments import present_rows, rows_in, triples
 from msclr.kernels.block.operator import Arguments
 from msclr.kernels.graph_conv.cases import graph
 
@@ -23,15 +23,23 @@ def make(
     training: bool = True,
     dropout: float = 0.0,
     bias: bool = True,
+    counts: list[int] | None = None,
 ) -> Arguments:
-    """``segments``: N, T and V of each layout. A residual has a weight where shapes differ."""
+    """``segments``: N, T and V of each layout. A residual has a weight where shapes differ.
+
+    ``counts``: how many of each N are there; the rows of the others are NaN.
+    """
     draw, k = Draw(), partitions
     graphs = [graph(k, v, draw).flatten() for _, _, v in triples(segments)]
     adjacency = torch.cat(graphs)
     weighted = residual and (c_in != c_out or stride != 1)
     norms = 6 if weighted else 4
+    x = draw.normal(rows_in(segments), c_in)
+    given = None if counts is None else torch.tensor(counts)
+    if counts is not None:
+        x[~present_rows(given, segments)] = torch.nan
     return Arguments(
-        draw.normal(rows_in(segments), c_in),
+        x,
         adjacency,
         adjacency != 0,
         draw.normal(k * c_out, c_in) / c_in**0.5,
@@ -52,6 +60,7 @@ def make(
         1e-5,
         3,
         "",
+        given,
     )
 
 
@@ -68,10 +77,17 @@ CASES = {
     "one frame": partial(make, 4, 4, [3, 1, 2]),
     "a layout without samples": partial(make, 4, 4, [0, 5, 3, 2, 5, 4]),
     "no bias of the graph": partial(make, 4, 4, [2, 5, 3], bias=False),
+    "surplus": partial(make, 16, 16, [3, 5, 4, 2, 9, 3], dropout=0.5, counts=[2, 1]),
+    "surplus, stride 2": partial(make, 5, 7, [3, 6, 5, 4, 5, 3], stride=2, counts=[1, 3]),
+    "surplus, statistics given": partial(
+        make, 3, 8, [3, 9, 5], training=False, residual=False, counts=[2]
+    ),
+    "surplus alone": partial(make, 4, 4, [2, 3, 2, 1, 4, 3], dropout=0.5, counts=[0, 0]),
+    "wide, surplus": partial(make, 64, 64, [3, 13, 9, 2, 9, 5], dropout=0.5, counts=[2, 1]),
     "wide": partial(make, 64, 128, [2, 13, 25], dropout=0.5),
     "wide, longer than a window": partial(make, 40, 40, [1, 50, 6, 2, 30, 3]),
 }
-LARGE = {"wide", "wide, longer than a window"}  # for Triton's interpreter
+LARGE = {"wide", "wide, surplus", "wide, longer than a window"}  # for Triton's interpreter
 QUALIFYING = (  # tried before a backend becomes the default on a GPU
     "a residual with a weight",
     "two layouts, identity",
@@ -79,7 +95,9 @@ QUALIFYING = (  # tried before a backend becomes the default on a GPU
     "statistics that are given, stride 2",
     "a little dropout, odd channels",
     "a layout without samples",
+    "surplus, stride 2",
     "wide",
+    "wide, surplus",
     "wide, longer than a window",
 )
 TIMED = partial(make, 64, 64, [64, 13, 25])

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
-from msclr.kernels._arguments import want, want_one_device
+import torch
+from torch import Tensor
+
+from msclr.kernels._arguments import has_values, want, want_one_device
 from msclr.kernels._segments import rows_in, triples
 from msclr.kernels.block.operator import Arguments
 
 TAPS = 9
+
+
+def check_counts(counts: Tensor, segments: Sequence[int]) -> None:
+    """Raise ValueError unless counts are of the segments, and within them where that is seen."""
+    sizes = [n for n, _, _ in triples(segments)]
+    fits = counts.shape == (len(sizes),) and counts.dtype == torch.int64
+    want(fits, "counts", counts, f"int64 ({len(sizes)},)")
+    if has_values(counts):
+        for count, size in zip(counts.numpy(), sizes, strict=True):
+            if not 0 <= count <= size:
+                raise ValueError(f"counts must lie in 0..N, got {count} of {size} samples")
 
 
 def check_arguments(a: Arguments) -> None:
@@ -18,6 +32,8 @@ def check_arguments(a: Arguments) -> None:
     rows, c_in = a.x.shape
     if len(a.segments) % 3 or any(k < 0 for k in a.segments) or rows_in(a.segments) != rows:
         raise ValueError(f"segments must be N, T, V of {rows} rows in all, got {a.segments}")
+    if a.counts is not None:
+        check_counts(a.counts, a.segments)
     if a.stride not in (1, 2):
         raise ValueError(f"stride must be 1 or 2, got {a.stride}")
     if not 0 <= a.dropout < 1:

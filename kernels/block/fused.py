@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import _resolve_process_group
 
-from msclr.kernels._segments import strided, triples
+from msclr.kernels._segments import counted, strided, triples, with_surplus, without_surplus
 from msclr.kernels.block.operator import GRADIENTS, Arguments
 
 OPS = torch.ops.msclr
@@ -32,12 +32,33 @@ OPS = torch.ops.msclr
 
 def forward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``msclr::stgcn_block``: y and moments; h1, h2 and folded norms."""
-    return forward_of(_Compiled(Arguments(*given)))
+    a = Arguments(*given)
+    if a.counts is None:
+        return forward_of(_Compiled(a))
+    there = counted(a.segments, a.counts)
+    short, short_there = strided(a.segments, a.stride), strided(there, a.stride)
+    x = without_surplus(a.x, a.segments, there)
+    y, moments, h1, h2, folded = forward_of(_Compiled(a._replace(x=x, segments=there, counts=None)))
+    y, h2 = (with_surplus(rows, short, short_there) for rows in (y, h2))
+    return y, moments, with_surplus(h1, a.segments, there), h2, folded
 
 
 def backward(grad: Tensor, *given) -> tuple[Tensor, ...]:
     """``msclr::stgcn_block_backward``: the gradients, empty tensors where unwanted."""
-    return backward_of(_Compiled, grad, given)
+    count = len(Arguments._fields)
+    a = Arguments(*given[:count])
+    if a.counts is None:
+        return backward_of(_Compiled, grad, given)
+    there = counted(a.segments, a.counts)
+    short, short_there = strided(a.segments, a.stride), strided(there, a.stride)
+    y, h1, h2, folded, *wanted = given[count:]
+    grad, y, h2 = (without_surplus(rows, short, short_there) for rows in (grad, y, h2))
+    x, h1 = (without_surplus(rows, a.segments, there) for rows in (a.x, h1))
+    own = a._replace(x=x, segments=there, counts=None)
+    dx, *others = backward_of(_Compiled, grad, (*own, y, h1, h2, folded, *wanted))
+    if wanted[0]:
+        dx = with_surplus(dx, a.segments, there)
+    return dx, *others
 
 
 class Parts(Protocol):

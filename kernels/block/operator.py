@@ -42,6 +42,7 @@ class Arguments(NamedTuple):
     eps: float
     block: int  # a number that sets the dropout of blocks of one seed apart
     group: str  # name of the process group that statistics are over, or ""
+    counts: Tensor | None = None  # (L,) int64, samples of each segment that are there; None: all
 
 
 GRADIENTS = (
@@ -78,8 +79,8 @@ define(
     "(Tensor x, Tensor adjacency, Tensor support, Tensor graph_weight, Tensor? graph_bias, "
     "Tensor time_weight, Tensor time_bias, Tensor? residual_weight, Tensor? residual_bias, "
     "Tensor norms, Tensor running, Tensor? seed, int[] segments, int partitions, int stride, "
-    "bool residual, bool training, float dropout, float eps, int block, str group) "
-    "-> (Tensor y, Tensor moments, Tensor h1, Tensor h2, Tensor folded)",
+    "bool residual, bool training, float dropout, float eps, int block, str group, "
+    "Tensor? counts) -> (Tensor y, Tensor moments, Tensor h1, Tensor h2, Tensor folded)",
     fake=_fake,
     gradients=dict.fromkeys(GRADIENTS, like),
     keeps=("y", "h1", "h2", "folded"),

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msclr.kernels._segments import joined, split, split_graphs, strided
+from msclr.kernels._segments import joined, present_rows, split, split_graphs, strided
 from msclr.kernels.block.dropout import dropout_factors
 from msclr.kernels.graph_conv.reference import masked_graph_conv
 
@@ -33,6 +33,7 @@ def stgcn_block(
     eps: float,
     block: int,
     group: str,
+    counts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y and moments of :func:`msclr.kernels.stgcn_block`, of this process alone."""
     if group:
@@ -43,11 +44,19 @@ def stgcn_block(
         for p in (graph_weight, time_weight, time_bias, residual_weight, residual_bias)
     )
     moments = []
+    there, there_after = None, None  # (R, 1) and (R', 1): all but the surplus
+    if counts is not None:
+        there = present_rows(counts, segments)[:, None]
+        there_after = present_rows(counts, strided(segments, stride))[:, None]
+        x = torch.where(there, x, 0)
 
-    def norm(h: Tensor, place: int) -> Tensor:
+    def norm(h: Tensor, place: int, there: Tensor | None) -> Tensor:
         weight, bias = norms[2 * place], norms[2 * place + 1]
         mean, variance = running[2 * place], running[2 * place + 1]
-        if training and len(h):
+        if training and there is not None:
+            mean, variance, unbiased = _moments(h, there, mean, variance)
+            moments.extend([mean.detach(), unbiased.detach()])
+        elif training and len(h):
             mean, variance = h.mean(0), h.var(0, unbiased=False)
             unbiased = variance * len(h) / max(len(h) - 1, 1)
             moments.extend([mean.detach(), unbiased.detach()])
@@ -63,17 +72,37 @@ def stgcn_block(
             for part, a, s in zip(split(x, segments), graphs, supports, strict=True)
         ]
     )
-    h = F.relu(norm(h, 0))
+    h = F.relu(norm(h, 0, there))
     parts = split(h, segments)
-    h = norm(joined([_temporal_conv(part, time_weight, time_bias, stride) for part in parts]), 1)
+    h = joined([_temporal_conv(part, time_weight, time_bias, stride) for part in parts])
+    h = norm(h, 1, there_after)
     if training and dropout > 0 and seed is not None:
-        h = h * dropout_factors(*h.shape, dropout, int(seed), block).to(h)
+        factors = dropout_factors(*h.shape, dropout, int(seed), block).to(h)
+        if there_after is not None:  # drawn for the rows that are there, one after the other
+            factors = factors[(there_after[:, 0].cumsum(0) - 1).clamp(min=0)]
+        h = h * factors
     if residual_weight is not None:
         r = joined([part[:, :, ::stride] for part in split(x, segments)])
-        h = h + norm(F.linear(r, residual_weight, residual_bias), 2)
+        h = h + norm(F.linear(r, residual_weight, residual_bias), 2, there_after)
     elif residual:
         h = h + x
-    return F.relu(h), torch.stack(moments).to(norms.dtype)
+    y = F.relu(h)
+    y = y if there_after is None else torch.where(there_after, y, 0)
+    return y, torch.stack(moments).to(norms.dtype)
+
+
+def _moments(h: Tensor, there: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+    """Mean and both variances (C,) of the rows that are there; those given where none is."""
+    count = there.sum()
+    some = count > 0
+    own_mean = torch.where(there, h, 0).sum(0) / count.clamp(min=1)
+    own = torch.where(there, h - own_mean, 0).square().sum(0) / count.clamp(min=1)
+    unbiased = own * count / (count - 1).clamp(min=1)
+    return (
+        torch.where(some, own_mean, mean),
+        torch.where(some, own, variance),
+        torch.where(some, unbiased, variance),
+    )
 
 
 def _temporal_conv(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:

@@ -158,8 +158,8 @@ def bank_gradient(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One program makes the gradient of BLOCK_N rows, from weights made anew, BLOCK_M queries at
-    a time."""
+    """One program makes the gradient of BLOCK_N rows, from weights computed again, BLOCK_M
+    queries at a time."""
     j = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
     divisor = tl.load(temperature)

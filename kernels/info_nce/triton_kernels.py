@@ -239,7 +239,7 @@ def new_positives(
     clip, e, positives, entries, of_a_view, clip_stride, view_stride, bank_rows,
     BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    """The same, and -1 too where the row stands in the list before."""
+    """The same, and -1 too where the row is in the list before."""
     row = _positives(clip, e, positives, entries, of_a_view, clip_stride, view_stride, bank_rows)
     repeats = tl.zeros((BLOCK_E,), tl.int32)
     for start in range(0, entries, BLOCK_E):

@@ -16,7 +16,7 @@ class Arguments(NamedTuple):
     """See :func:`msclr.kernels.multi_view_info_nce`.
 
     ``candidates`` (P, N, D) are the views of all clips, of which those of ``views`` begin at
-    ``first``; None stands for ``views``.
+    ``first``; None means ``views``.
     """
 
     views: Tensor

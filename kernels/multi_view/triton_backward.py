@@ -4,10 +4,10 @@ triton_forward.py has the formulas, and the types. ROUND is what weights are rou
 
 `anchor_factors` makes what turns exp(s / T) into the sum of w p over the pairs of views
 that s is a negative for, w being a pair's weight in the mean. `gradient_sums` takes a tile of rows
-over all others, as whose anchor or candidate they are pulled: weights made anew, times the others.
-It keeps its sums in registers, so a tile is made once for each of its two views, which costs one
-product more than making it once, and needs neither atomics nor sums in memory tile by tile.
-`gradients` adds the splits up and lets the keys pull.
+over all others, as whose anchor or candidate they are pulled: weights computed again, times the
+others. It keeps its sums in registers, so a tile is made once for each of its two views, which
+costs one product more than making it once, and needs neither atomics nor sums in memory tile
+by tile. `gradients` adds the splits up and lets the keys pull.
 """
 
 from __future__ import annotations

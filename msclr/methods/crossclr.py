@@ -20,7 +20,7 @@ class CrosSCLR(nn.Module):
 
     Each stream has a query and a key encoder and a queue; slot j of all queues is the same clip.
     With a_v = q_v.queue_v (B, Q), and the ``mining_top_k`` slots with the largest a_u as positives
-    beside the key::
+    besides the key::
 
         L(v | u) = - mean over positives of log softmax([q_v.k_v, a_v, a_u * a_v] / T)
 

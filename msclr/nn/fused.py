@@ -143,7 +143,7 @@ def can_fuse(
 
 def _has_backend(x: Tensor) -> bool:
     """Whether rows that x becomes are for a backend that is worth it."""
-    if x.device.type == "cpu":  # its reference, where it is asked for, stands for all backends
+    if x.device.type == "cpu":  # its reference, where it is asked for, does for all backends
         return not _NO_COMPILED
     return kernels.block_backend(x.device, _dtype_of_rows(x)) in _FUSING
 

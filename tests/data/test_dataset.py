@@ -211,7 +211,7 @@ def test_an_error_of_the_background_reaches_the_one_who_asks(folder):
 
 
 class CopyEvent:
-    """Stands in for torch.cuda.Event: counts the copies that were waited for."""
+    """In place of torch.cuda.Event: counts the copies that were waited for."""
 
     waited = 0
 

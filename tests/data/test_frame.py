@@ -1,4 +1,4 @@
-"""The frame of a body: where it stands, how the sensor saw it and its size change nothing."""
+"""The frame of a body: where it is, how the sensor saw it and its size change nothing."""
 
 from __future__ import annotations
 

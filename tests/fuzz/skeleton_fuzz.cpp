@@ -12,7 +12,7 @@
 //     tests/fuzz/skeleton_fuzz.cpp csrc/skeleton_io/parse.cpp -o build/skeleton_fuzz
 //   build/skeleton_fuzz SECONDS SEED build/found tests/fuzz/corpus
 //
-// The folder `build/found` must be there. Into it goes, beside the input of a crash, the shortest
+// The folder `build/found` must be there. Into it goes, next to the input of a crash, the shortest
 // input of each outcome that was seen, under a name made from the outcome.
 #include <chrono>
 #include <cstdint>

@@ -36,7 +36,7 @@ class Program:
         return _tool("nvdisasm", self.cubin)
 
     def count(self, instruction: str) -> int:
-        """How often an instruction, a regular expression, stands in the machine code."""
+        """How often an instruction, a regular expression, occurs in the machine code."""
         return len(re.findall(rf"\b{instruction}\b", self.sass))
 
 

@@ -47,7 +47,7 @@ class Contract:
 def packed_block(a, **options) -> Tensor:
     """The rows that come of stgcn_block's arguments."""
     given = a._asdict()
-    x = kernels.PackedRows(given.pop("x"), given.pop("segments"))
+    x = kernels.PackedRows(*map(given.pop, ("x", "segments", "counts")))
     return kernels.stgcn_block(x, **given, **options)[0].rows
 
 
@@ -124,5 +124,5 @@ BACKENDS += [Backend("triton"), Backend("cuda")]
 
 
 def arguments_of(contract: Contract, case: str, dtype: torch.dtype, device: str = "cpu") -> Any:
-    """A case's arguments in ``dtype``, and so the result where the operator is told its dtype."""
+    """A case's arguments in ``dtype``, and so the result where the operator is given its dtype."""
     return in_dtype(contract.cases.CASES[case](), dtype, device)

@@ -1,4 +1,4 @@
-"""Stands in for the process that tries a backend: the backend's name says what it does."""
+"""In place of the process that tries a backend: the backend's name says what it does."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_every_float16_is_read_and_every_float32_rounded_as_torch_does():
     assert torch.equal(found.permute(0, 4, 2, 3, 1).nan_to_num(7e9), x.float().nan_to_num(7e9))
     g = torch.Generator().manual_seed(0)
     bits = torch.randint(-(2**31), 2**31, (3 * 60_000,), dtype=torch.int32, generator=g)
-    near = every.float().repeat(3)[: 3 * 60_000].view(torch.int32)  # ties, and what is beside them
+    near = every.float().repeat(3)[: 3 * 60_000].view(torch.int32)  # ties, and what is next to them
     for numbers in (bits, *(near + 4096 + offset for offset in (-1, 0, 1))):
         y = numbers.view(torch.float32).reshape(1, 1, 1, -1, 3)
         for dtype in (torch.float16, torch.bfloat16):

@@ -1,7 +1,7 @@
 """Every variant of a Triton program that arguments can reach compiles for GPUs that are not here.
 
 The usual ones are in the files of their operators; these are the others: float64, the tf32 that
-PyTorch can be told to use, float16 next to bfloat16, the widest embeddings, the longest lists.
+PyTorch can be set to use, float16 next to bfloat16, the widest embeddings, the longest lists.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def padded_step(
     """One step up to, and without, the optimiser's update of the query encoder.
 
     Nothing passed in is changed. The order: momentum update of the key encoder, embeddings, loss
-    against the queue as it stands, then the queue takes the keys.
+    against the queue as it is, then the queue takes the keys.
     """
     query = {name: value.detach().double().requires_grad_() for name, value in query.items()}
     with torch.no_grad():

@@ -85,7 +85,7 @@ def test_contrast_accuracy_counts_keys_nearest_of_all_clips_and_the_queue():
 
 
 class Rank:
-    """Stands for a process group of two."""
+    """In place of a process group of two."""
 
     def __init__(self, number: int):
         self.number = number

@@ -315,7 +315,7 @@ def test_drop_measures_spread_by_track_and_channel():
     track = torch.zeros(3, 2, 2, dtype=torch.float64)
     track[0, 0, 0] = 10.0  # n = 4: 9/16, s 0.743
     track[1, 0, 1] = 1e4  # the same
-    track[2, 1, 0] = 0.01  # var 2.5e-5 beside 1e-4: s 0.648
+    track[2, 1, 0] = 0.01  # var 2.5e-5 next to 1e-4: s 0.648
     short = torch.zeros(3, 1, 3, dtype=torch.float64)
     short[:, 0, 0] = 10.0  # n = 3: 1/3, s 0.697; the biased variance would make it 0.731
     dropped = attention_guided_drop([track + 1, short + 1])

@@ -76,7 +76,7 @@ UNFIT = {
     ),
     "dilation, groups, channels, or no bias": lambda: LambdaBlock(4, 4, 3, groups=2),
     "or no bias": lambda: LambdaBlock(4, 4, 3, bias=False),
-    "holds shift beside gcn": with_norm_inside,
+    "holds shift besides gcn": with_norm_inside,
     "relu is GELU": with_gelu,
     "tcn.0 has hooks": with_hook,
     "tcn is not Sequential(": lambda: with_inner(1, nn.LeakyReLU()),

@@ -33,7 +33,7 @@ struct Batch {
 
 inline int64_t bytes_of(ScalarType type) { return type == ScalarType::Float ? 4 : 2; }
 
-// The frame of a clip that stands at t where its ends are continued by their mirror image.
+// The frame of a clip that is at t where its ends are continued by their mirror image.
 inline int64_t mirrored(int64_t t, int64_t frames) {
   return t < 0 ? -1 - t : t >= frames ? 2 * frames - 1 - t : t;
 }

@@ -88,7 +88,7 @@ SIMD_TARGET void transform(const float* x, int64_t joints, const Draws& draws, b
         : transform_as<false>(x, joints, draws, first, of, y);
 }
 
-// y[t] = sum over o of taps[o] x[t + o - 7], for rows of x that stand 7 before the first to 7 past
+// y[t] = sum over o of taps[o] x[t + o - 7], for rows of x that lie 7 before the first to 7 past
 // the last of y. Four rows of y at a time: 18 loads for their 60 products. The last vector of a row
 // overlaps the one before, so that only rows shorter than a vector want room past the end.
 SIMD_TARGET void blur(const float* x, int64_t rows, int64_t width, const float* taps, float* y) {

@@ -10,7 +10,7 @@
 namespace msclr::graph_conv_cpu {
 
 // A tensor (N, C, T, V) of any strides, read or written a tile at a time as rows of `width`
-// numbers: the channels and zeros after them. The rows of a group stand frame by frame from its
+// numbers: the channels and zeros after them. The rows of a group lie frame by frame from its
 // first_row on.
 class Activations {
  public:

@@ -19,7 +19,7 @@ namespace msclr::graph_conv_cpu {
 // One layout's graph as the inner loops want it.
 template <class S>
 struct SkeletonGraph {
-  // Where the gradient of an entry stands: in the adjacency, among the sums of products of rows,
+  // Where the gradient of an entry is: in the adjacency, among the sums of products of rows,
   // and among the sums of columns, which are those of the channel of ones.
   struct Entry {
     int64_t adjacency, product, column;

@@ -9,7 +9,7 @@ namespace msclr::graph_conv_cpu {
 // Rows of x, z and u hold a multiple of this many channels of a partition, the last of them zeros.
 constexpr int64_t kGranule = 4;
 
-// Where a row stands in the first frame of a tile, and how far it is to the same in the next.
+// Where a row is in the first frame of a tile, and how far it is to the same in the next.
 struct Row {
   int64_t offset, step;
 };

@@ -48,7 +48,7 @@ struct Tiling {
 };
 
 // Joints that have neighbours in the same partitions. Their rows of z hold those partitions only
-// and stand together in a tile, so that what is multiplied is dense.
+// and are next to each other in a tile, so that what is multiplied is dense.
 struct Group {
   struct Run {  // of consecutive joints
     int64_t joint, count;

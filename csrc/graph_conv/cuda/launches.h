@@ -1,5 +1,5 @@
 #pragma once
-// What launching the kernels has in common. `Device` runs them: CUDA's stands in ../graph_conv.cu,
+// What launching the kernels has in common. `Device` runs them: CUDA's is in ../graph_conv.cu,
 // one that runs them as C++ in tests/kernels/cuda_on_cpu. It has
 //   S* scratch<S>(count)                          memory that lasts until the kernels have run
 //   run(kernel, blocks_x, blocks_y, threads, shared_bytes, arguments)

@@ -10,7 +10,7 @@ struct Link {
   int32_t joint;
 };
 
-// The j-th neighbour of joint w stands at [j][w]: lanes of consecutive joints read one line.
+// The j-th neighbour of joint w is at [j][w]: lanes of consecutive joints read one line.
 struct Graph {
   Link* links;       // (L, K, V, V)
   int32_t* degrees;  // (L, K, V)

@@ -73,7 +73,7 @@ __device__ T* tile_start(const Activations& x, const Tile& tile) {
   return static_cast<T*>(x.data) + tile.sample * x.sample + tile.start * x.frame;
 }
 
-// Where element i of a (rows, channels) block stands: along what is contiguous in memory.
+// Where element i of a (rows, channels) block is: along what is contiguous in memory.
 struct Position {
   int row, channel;
 };

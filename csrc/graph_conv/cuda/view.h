@@ -15,7 +15,7 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// Dimensions stand to the right; those missing on the left have size 1.
+// Dimensions are aligned at the right; those missing on the left have size 1.
 struct View {
   void* data = nullptr;  // null: no such tensor
   Type type = Type::kFloat;

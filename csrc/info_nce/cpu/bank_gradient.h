@@ -29,7 +29,7 @@ class Pull {
 };
 
 // The gradient of the bank, in a second pass over it: the softmax weights of a tile with a panel of
-// queries are made anew from lse, and the tile's rows are their product with u.
+// queries are computed again from lse, and the tile's rows are their product with u.
 template <class S>
 class BankGradient {
  public:

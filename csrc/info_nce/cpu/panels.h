@@ -53,7 +53,7 @@ class Panels {
   Buffer<S> data_;
 };
 
-// Rows of the bank as numbers, a tile at a time: where they stand if they are numbers already and
+// Rows of the bank as numbers, a tile at a time: where they are if they are numbers already and
 // fill whole vectors, else copied.
 template <class S>
 class BankTile {

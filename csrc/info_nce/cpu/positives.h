@@ -8,7 +8,7 @@
 
 namespace msclr::info_nce_cpu {
 
-// The bank rows that are positives of each clip beside its key, every one once.
+// The bank rows that are positives of each clip besides its key, every one once.
 class Positives {
  public:
   // positives: (B, R) with -1 for none; mined: (P, B, k), whose rows of all views join in.

@@ -4,7 +4,7 @@
 // reading of weights, which come from the second-level cache.
 constexpr int kPanel = 2;
 
-// Rows of a block whose sums fill the registers, beside NR vectors of weights and one factor. One
+// Rows of a block whose sums fill the registers, next to NR vectors of weights and one factor. One
 // vector alone does not need all registers; 16 rows divide the usual widths.
 template <int NR>
 constexpr int kHeight = NR > 1                 ? (SIMD_REGISTERS - NR - 1) / NR

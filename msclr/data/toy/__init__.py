@@ -108,7 +108,7 @@ def _scene(seed, clip, label, person, subjects: Subjects):
 
 
 def _ground(distance, rng):
-    """Where each body stands before the camera: rotations (M, 3, 3), positions (M, 3)."""
+    """Where each body is before the camera: rotations (M, 3, 3), positions (M, 3)."""
     angles = np.array([[rng.uniform(-TILT, TILT), 0, 0], [0, 180 + rng.uniform(-VIEW, VIEW), 0]])
     tilt, turn = rotation(angles)
     camera = tilt @ turn

@@ -1,6 +1,6 @@
 """The articulated body: people of unlike build, and the pose of their bones from a few controls.
 
-Axes of a body that stands at rest: x to its left, y up, z forward. A pose is a row of 30 controls,
+Axes of a body at rest: x to its left, y up, z forward. A pose is a row of 30 controls,
 so that an action can say where a hand or a foot goes; the joint rotations follow from it.
 """
 
@@ -119,7 +119,7 @@ def pose_bones(
         ground: rotation (F, 3, 3) and position (F, 3) of the spot on the floor each body stands on.
 
     Returns:
-        (F, 3, B, 4) float32: for each bone its rotation, times the body's size, beside its origin
+        (F, 3, B, 4) float32: for each bone its rotation, times the body's size, next to its origin
         in metres. A point at q metres in a bone's frame is at `[..., :3] @ q + [..., 3]`.
     """
     part = {name: controls[:, cut] for name, cut in CONTROL.items()}

@@ -32,7 +32,7 @@ _MIDDLE = {
     "face": ("head", 0, 0.09, 0.02),
     "crown": ("head", 0, 0.20, 0),
 }
-# On the left; "~" stands for l. Their mirror images are made below.
+# On the left; "~" means l. Their mirror images are made below.
 _SIDES = {
     "~temple": ("head", 0.075, 0.12, 0.03),
     "~eye": ("head", 0.032, 0.09, 0.09),

@@ -31,7 +31,7 @@ def block_form_of(module: nn.Module) -> tuple[type[Block] | None, str]:
 def _misfit_of(module: nn.Module, form: type[Block]) -> str | None:
     extra = names(module) - {"gcn", "tcn", "residual", "relu"}
     if extra:
-        return f"holds {', '.join(sorted(extra))} beside gcn, tcn, residual and relu"
+        return f"holds {', '.join(sorted(extra))} besides gcn, tcn, residual and relu"
     if not isinstance(getattr(module, "tcn", None), nn.Module):
         return "has no tcn"
     conv = module.gcn.conv

@@ -43,7 +43,7 @@ class TakesGraph(GraphConvolution):
     def misfit(module: nn.Module) -> str | None:
         extra = names(module) - {"conv"}
         if extra:
-            return f"holds {', '.join(sorted(extra))} beside conv"
+            return f"holds {', '.join(sorted(extra))} besides conv"
         return _conv_misfit(module.conv, module.kernel_size)
 
     @staticmethod
@@ -79,7 +79,7 @@ class OwnsGraph(GraphConvolution):
     def misfit(module: nn.Module) -> str | None:
         extra = names(module) - {"conv", "bn", "act", "down", "A", "PA"}
         if extra:
-            return f"holds {', '.join(sorted(extra))} beside what pyskl's unit_gcn holds"
+            return f"holds {', '.join(sorted(extra))} besides what pyskl's unit_gcn holds"
         if module.conv_pos != "pre":
             return f'conv_pos is {module.conv_pos!r}, only "pre" is swapped'
         if module.adaptive not in (None, "init", "offset", "importance"):
@@ -195,9 +195,9 @@ def holds_fixed_graph(module: nn.Module) -> bool:
     return fits and not others and any(isinstance(x, TakesGraph) for x in module.modules())
 
 
-def unknown(model: nn.Module, told: list[str]) -> Iterator[str]:
-    """Innermost modules with weights that hold a graph or are named after one, and not yet told."""
-    found = list(told)
+def unknown(model: nn.Module, named: list[str]) -> Iterator[str]:
+    """Innermost modules with weights that hold a graph or bear its name, and are not named yet."""
+    found = list(named)
     for path, module in reversed(list(model.named_modules())):  # the inner ones first
         graph_like = _is_graph(getattr(module, "A", None)) or any(
             hint in type(module).__name__.lower() for hint in ("gcn", "graph")
