@@ -18,7 +18,7 @@ from benchmarks.accuracy.tables import accuracies, differences
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("data", "embedding", "kernels", "results")
+NAMES = ("benchmarks", "data", "embedding", "results")
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 Rows = list[list[str]]
 Result = dict[str, Any]
