@@ -114,6 +114,18 @@ def stgcn(result: Result) -> Rows:
     return rows
 
 
+def stgcn_short(result: Result) -> Rows:
+    """The same for a reader in a hurry: the faster order before, the faster after."""
+    rows = [["width", "mode", "PyTorch, ms", "after `accelerate`, ms", "ratio"]]
+    for row in result["rows"]:
+        medians = {name: 1e3 * of["median"] for name, of in row["seconds"].items()}
+        before = min(ms for name, ms in medians.items() if not name.endswith("_after"))
+        after = min(ms for name, ms in medians.items() if name.endswith("_after"))
+        times = [f"{before:.0f}", f"{after:.0f}", f"{before / after:.2f}x"]
+        rows.append([str(row["width"]), row["mode"], *times])
+    return rows
+
+
 def step(result: Result) -> Rows:
     """A row a pair of layouts and contestant; "—": what torch.compile made cannot be counted."""
     head = ["query and key", "step", "ms (p20 to p80)", "over ours", "memory, MB"]
@@ -128,6 +140,21 @@ def step(result: Result) -> Rows:
             rows.append(
                 [*cells, *(["—"] * 2 if calls is None else [str(calls), f"{1e-9 * moved:.2f}"])]
             )
+    return rows
+
+
+def step_short(result: Result) -> Rows:
+    """A row a pair of layouts: time and memory of the best plain forms over ours."""
+    forms = {"padded, as in the papers": "padded", "every layout with its own joints": "exact"}
+    rows = [["query and key", *(f"{text}: time, memory" for text in forms)]]
+    for row in result["rows"]:
+        medians = {name: of["median"] for name, of in row["seconds"].items()}
+        cells = [f"{row['query']}, {row['key']}"]
+        for form in forms.values():
+            best = min((name for name in medians if name.startswith(form)), key=medians.get)
+            memory = row["peak_extra_bytes"][best] / row["peak_extra_bytes"]["ours"]
+            cells.append(f"{medians[best] / medians['ours']:.1f}x, {memory:.1f}x")
+        rows.append(cells)
     return rows
 
 
@@ -269,10 +296,12 @@ TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "multi_view_cuda": (multi_view, "multi_view-cuda-bfloat16-triton.json"),
     "multi_view_cpu": (multi_view, "multi_view-cpu-float32-tuned.json"),
     "stgcn_cpu": (stgcn, "stgcn-cpu-float32.json"),
+    "stgcn_cpu_short": (stgcn_short, "stgcn-cpu-float32.json"),
     "stgcn_cpu_compiled": (stgcn, "stgcn-cpu-float32-compiled.json"),
     "stgcn_cuda": (stgcn, "stgcn-cuda-bfloat16.json"),
     "predict_h100": (predict, "predict-h100-bfloat16.json"),
     "step_cpu": (step, "step-cpu-float32-tuned.json"),
+    "step_cpu_short": (step_short, "step-cpu-float32-tuned.json"),
     "step_cpu_compiled": (step, "step-cpu-float32-tuned-compiled.json"),
 }
 

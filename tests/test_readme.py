@@ -12,7 +12,7 @@ def test_the_example_of_the_readme_runs_and_prints_what_it_says(tmp_path, monkey
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     assert len(code.strip().splitlines()) <= 12
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    for _ in range(2):  # the second time its data are there
+        exec(compile(code, "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    assert "{'kinectv2_25': (8, 256), 'smplx_42': (8, 256)}" in printed
-    assert "torch.Size([3, 25, 25])" in printed
+    assert printed.count("{'kinectv2_25': (8, 256), 'smplx_42': (8, 256)}") == 2
