@@ -22,7 +22,7 @@ from msclr.paths import as_path
 if TYPE_CHECKING:
     from msclr.layouts import Layout
 
-__all__ = ["draw_clip", "embedding_plot", "loss_curve", "write_page"]
+__all__ = ["draw_clip", "embedding_figure", "embedding_plot", "loss_curve", "write_page"]
 
 _LOSS, _ACCURACY, _GRID = "#2b6cb0", "#c05621", "#e2e8f0"
 # Left side, middle and right side of a body; a further body starts over.
@@ -75,7 +75,18 @@ def embedding_plot(
     seed: int = 0,
     title: str = "Embedding",
 ) -> Path:
-    """Draws a t-SNE map of features, a colour a class. Returns `out_png`.
+    """Draws :func:`embedding_figure` into a file. Returns `out_png`."""
+    return _save(embedding_figure(features, labels, classes, seed, title), out_png)
+
+
+def embedding_figure(
+    features: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    seed: int = 0,
+    title: str = "Embedding",
+):
+    """A t-SNE map of features, a colour a class, as a matplotlib figure.
 
     features (N, D) float with N >= 3 and D >= 2, labels (N,) integers below len(classes). Features
     are normalised first, so that distance means angle, as in the contrast. Of more than 1,500 clips
@@ -108,7 +119,7 @@ def embedding_plot(
     axes.set_xlabel(f"t-SNE of {len(points):,} clips, {len(present)} classes", color="#718096")
     if len(present) <= _MAX_LEGEND:
         figure.legend(loc="outside right center", frameon=False, markerscale=1.8, fontsize=9)
-    return _save(figure, out_png)
+    return figure
 
 
 def draw_clip(
