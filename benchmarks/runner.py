@@ -7,7 +7,7 @@ A benchmark is a module with its cases and, for each case, its contestants:
     cases(args)         the list of its Cases
     parts(case, args)   yields Parts: runs of the contestants; what they need lives until the next
 
-A result is a JSON object: what it was measured on, and a row a case. A row begins with the case's
+A result is a JSON object: what it was measured on, and a row per case. A row begins with the case's
 sizes; then come, of the row itself or of each named part of it,
 
     seconds             contestant -> median, p20 and p80 of the rounds

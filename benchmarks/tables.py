@@ -25,7 +25,7 @@ Result = dict[str, Any]
 
 
 def transfer(folder: Path) -> Rows:
-    """A row an encoder: linear top-1 (best epoch) and 1-NN of each layout, and the ensemble.
+    """A row per encoder: linear top-1 (best epoch) and 1-NN of each layout, and the ensemble.
 
     Reads NAME-linear.json, NAME-knn.json and, where there are several layouts, NAME-ensemble.json.
     """
@@ -52,7 +52,7 @@ def transfer(folder: Path) -> Rows:
 
 
 def routes(folder: Path) -> Rows:
-    """A row an encoder and layout: top-1 of a linear classifier and of 1-NN by each route."""
+    """A row per encoder and layout: top-1 of a linear classifier and of 1-NN by each route."""
     names = ("derive", "attach", "both")
     rows = [["encoder", "clips", "loss", *(f"{name}: linear, 1-NN" for name in names)]]
     for path in sorted(folder.glob("*.json")):
@@ -65,7 +65,7 @@ def routes(folder: Path) -> Rows:
 
 
 def demo(folder: Path) -> Rows:
-    """A row a seed and encoder of `msclr demo`."""
+    """A row per seed and encoder of `msclr demo`."""
     rows: Rows = []
     for path in sorted(folder.glob("*.json")):
         figures = _read(path)
@@ -97,7 +97,7 @@ def graph_conv(result: Result) -> Rows:
 
 
 def stgcn(result: Result) -> Rows:
-    """A row a model and mode: milliseconds before and after accelerate, and the ratio of the
+    """A row per model and mode: milliseconds before and after accelerate, and the ratio of the
     fastest before to the fastest after."""
     read = result["rows"]
     names = sorted(read[0]["seconds"], key=lambda name: "after" in name)  # these come last
@@ -127,7 +127,7 @@ def stgcn_short(result: Result) -> Rows:
 
 
 def step(result: Result) -> Rows:
-    """A row a pair of layouts and contestant; "—": what torch.compile made cannot be counted."""
+    """A row per pair of layouts and contestant; "—": what torch.compile made cannot be counted."""
     head = ["query and key", "step", "ms (p20 to p80)", "over ours", "memory, MB"]
     rows = [[*head, "operator calls", "read and written, GB"]]
     for row in result["rows"]:
@@ -144,7 +144,7 @@ def step(result: Result) -> Rows:
 
 
 def step_short(result: Result) -> Rows:
-    """A row a pair of layouts: time and memory of the best plain forms over ours."""
+    """A row per pair of layouts: time and memory of the best plain forms over ours."""
     forms = {"padded, as in the papers": "padded", "every layout with its own joints": "exact"}
     rows = [["query and key", *(f"{text}: time, memory" for text in forms)]]
     for row in result["rows"]:
@@ -159,7 +159,7 @@ def step_short(result: Result) -> Rows:
 
 
 def predict(result: Result) -> Rows:
-    """A row a pair of layouts and form: what `predict` counts and makes of it."""
+    """A row per pair of layouts and form: what `predict` counts and makes of it."""
     head = ["query and key", "step", "operator calls", "read and written, GB", "TFLOP"]
     rows = [[*head, "bytes alone, ms", "captured, ms", "eager, ms", "captured over bytes alone"]]
     for row in result["rows"]:
@@ -255,7 +255,7 @@ def data_prepare(result: Result) -> Rows:
 
 
 def data_batches(result: Result) -> Rows:
-    """A row a layout: a triple of views of a batch, and ratios to NumPy and PyTorch."""
+    """A row per layout: a triple of views of a batch, and ratios to NumPy and PyTorch."""
     rows = [["layout", "clips", "ms a triple", "of usual", "of lean", "of PyTorch", "GB/s"]]
     for row in result["rows"]:
         ratios = [_over(row["seconds"], name) for name in ("usual", "lean", "torch")]

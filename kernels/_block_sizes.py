@@ -1,4 +1,4 @@
-"""Block sizes of Triton kernels: a rule a kernel, a table a capability, and the user's own.
+"""Block sizes of Triton kernels: a rule per kernel, a table per capability, and the user's own.
 
 Each launch module computes the blocks of a call by a rule. What was found better than a rule on
 some GPU is named here by the rule's own choice, so no launch has to know of it. Nothing is tuned

@@ -8,7 +8,7 @@ Rows = list[list[str]]
 
 
 def accuracies(result: dict[str, Any]) -> Rows:
-    """A row a figure, a column a run: mean and standard deviation over the seeds."""
+    """A row per figure, a column per run: mean and standard deviation over the seeds."""
     runs = result["runs"]
     rows = [["figure", *(f"{name} ({_seeds(run)})" for name, run in runs.items())]]
     for figure in dict.fromkeys(key for run in runs.values() for key in run["figures"]):

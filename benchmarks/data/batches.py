@@ -1,7 +1,7 @@
 """Batches: ours against PyTorch and against NumPy clip by clip.
 
 A triple is what a step of AimCLR takes: two normal views and an extreme one of every clip. The
-contestants are `torch`, whole batches in about thirty PyTorch operations a view (the reference of
+contestants are `torch`, whole batches in about thirty PyTorch operations per view (the reference of
 `kernels.augment`), and NumPy clip by clip as data loaders do it, both vectorised within the clip:
 `usual`, each augmentation a function of its own, the blur a sum of shifted clips; and `lean`, the
 fewest and largest NumPy operations that the formulas allow (one matrix product for shear and

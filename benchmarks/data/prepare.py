@@ -5,7 +5,7 @@ to the finished folder, checksums and all; `first` the same in a process that st
 plain pipeline, benchmarks/data/plain_ntu.py, gives the same clips (a test holds them together) but
 leaves them in memory; it runs over a sample, one process, and its time is taken by the file:
 `usual` converts every number of a file, `lean` only those that it needs. `ratio` is the usual one's
-time a file over ours, in the same run. Memory is the peak of all processes together, at 500 files
+time per file over ours, in the same run. Memory is the peak of all processes together, at 500 files
 and at all of them: it must not grow with their number.
 """
 

@@ -14,7 +14,7 @@ void in_parallel(int64_t count, const F& body) {
   });
 }
 
-// body(first, last) for parts of 0 .. count-1, one a thread.
+// body(first, last) for parts of 0 .. count-1, one per thread.
 template <class F>
 void in_ranges(int64_t count, const F& body) {
   torch::stable::parallel_for(0, count, 1, body);

@@ -34,7 +34,7 @@ SIMD_INLINE void philox_rounds(Wide c[4], const Counter& of) {
   }
 }
 
-// The four words of blocks `first`, first + 1, .., one a lane.
+// The four words of blocks `first`, first + 1, .., one per lane.
 SIMD_INLINE void philox(uint32_t first, const Counter& of, Words words[4]) {
   Wide step = {};
   for (int64_t i = 0; i < kLanes<uint64_t>; ++i) step[i] = 2 * i;

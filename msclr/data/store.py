@@ -2,7 +2,7 @@
 
 dataset.json         layouts, units, frame, size, splits, classes, frames, bodies, source,
                      checksums, report
-train/  val/         <layout>.npy  (N, M, T, V, 3) float32, one file a layout; the last axis is
+train/  val/         <layout>.npy  (N, M, T, V, 3) float32, one file per layout; the last axis is
                                    x, y, z in metres, or x, y, score (see COORDINATES)
                      bodies.npy    (N, M) bool: which bodies are there
                      labels.npy    (N,) int64

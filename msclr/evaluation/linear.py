@@ -70,11 +70,11 @@ def fit_linear(
         vb = momentum * vb + sum_rows(G),   b = b - lr * vb
 
     With several ``classifiers``, features are those of as many encoders side by side, each divided
-    by their number: the logits are then the mean over one classifier an encoder, and bias, the mean
-    of theirs, moves as much slower.
+    by their number: the logits are then the mean over one classifier per encoder, and the bias, the
+    mean of theirs, moves as much slower.
 
     All random numbers come from one CPU generator seeded with `seed`: first the weights, N(0, 0.01)
-    (standard deviation; drawn in float32), then a permutation of the clips an epoch. Biases start
+    (standard deviation; drawn in float32), then a permutation of the clips per epoch. Biases start
     at 0.
 
     Features are taken as they are, as in the papers: no standardisation. The rate of 3 suits the

@@ -86,7 +86,7 @@ def embedding_figure(
     seed: int = 0,
     title: str = "Embedding",
 ):
-    """A t-SNE map of features, a colour a class, as a matplotlib figure.
+    """A t-SNE map of features, a colour per class, as a matplotlib figure.
 
     features (N, D) float with N >= 3 and D >= 2, labels (N,) integers below len(classes). Features
     are normalised first, so that distance means angle, as in the contrast. Of more than 1,500 clips
@@ -129,7 +129,7 @@ def draw_clip(
     frames: int = 5,
     up: str | Mapping[str, str] = "y",
 ) -> Path:
-    """Draws one clip as a strip: a row a convention, evenly spaced frames from left to right.
+    """Draws one clip as a strip: a row per convention, evenly spaced frames from left to right.
 
     views: {layout name: (M, T, V, 3)} in metres, one T for all; layouts: {layout name: Layout}.
     Seen along a horizontal axis, the one that shows bodies widest, in parallel projection; each row

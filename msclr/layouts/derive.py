@@ -66,7 +66,7 @@ def derivable(source: Layout) -> list[str]:
 
 
 def _missing(source: Layout, target: Layout) -> list[str]:
-    """Why joints of `target` cannot be had from `source`, a reason an entry."""
+    """Why joints of `target` cannot be had from `source`, a reason per entry."""
     offered, rules = dict(source.landmarks), dict(target.derived)
     free = [joint for joint in target.joints if joint not in rules]
     reasons = [f"no rule for {', '.join(free)}"] if free else []

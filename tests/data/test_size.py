@@ -17,7 +17,7 @@ LAYOUT = Layout("size_quad_4", ["a", "b", "c", "d"], [["b", "a"], ["c", "b"], ["
 
 
 def body(*lengths: float) -> np.ndarray:
-    """A box of joints a frame: 3, 4 and 12 times its length wide, 13 times its diagonal."""
+    """A box of joints per frame: 3, 4 and 12 times its length wide, 13 times its diagonal."""
     corners = np.array([[1, 1, 1], [4, 5, 13], [2, 3, 5], [3, 2, 9]], np.float32)
     return np.array(lengths, np.float32)[:, None, None] * corners  # (T, 4, 3)
 

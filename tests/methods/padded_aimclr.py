@@ -41,7 +41,7 @@ class StepResult:
     """What one step leaves behind; every tensor is detached."""
 
     loss: Tensor  # ()
-    grads: State  # one entry a query parameter, zeros where the step does not use it
+    grads: State  # one entry per query parameter, zeros where the step does not use it
     new_key: State
     new_queue: Tensor  # (Q, E)
     new_pointer: int

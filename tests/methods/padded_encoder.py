@@ -23,7 +23,7 @@ class Encoder:
     state: State
     running: State
     adjacency: dict[str, Tensor]  # layout -> (K, J, J), every layout the encoder knows
-    strides: Sequence[int]  # one a block
+    strides: Sequence[int]  # one per block
     train: bool
 
     @property

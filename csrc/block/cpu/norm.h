@@ -8,7 +8,7 @@
 
 namespace msclr::block_cpu {
 
-// A norm with its statistics known, each number a channel: y = h * scale + shift.
+// A norm with its statistics known, each number per channel: y = h * scale + shift.
 enum Folded { kMean, kReciprocal, kScale, kShift, kRows, kFolded };
 
 // A matrix (R, C), or several (N, R, C), of any floating point type, as rows of numbers.

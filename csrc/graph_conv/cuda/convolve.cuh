@@ -40,7 +40,7 @@ constexpr int shared_bytes(int group, int weight_slots) {
   return kStages * kXBytes + weight_slots * group * kWeightBytes + kOutBytes;
 }
 
-// Brings the steps of this block's tiles to shared memory, one a call.
+// Brings the steps of this block's tiles to shared memory, one per call.
 template <class T>
 class Loader {
  public:

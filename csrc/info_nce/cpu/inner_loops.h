@@ -22,7 +22,7 @@ SIMD_TARGET void column_max(const S* x, int64_t rows, int64_t width, S* largest)
   });
 }
 
-// x (rows, width) becomes 2^((x - shift) * factor), shift being a number a column; and its sums.
+// x (rows, width) becomes 2^((x - shift) * factor), shift being a number per column; and its sums.
 template <class S>
 SIMD_TARGET void weigh(S* x, int64_t rows, int64_t width, const S* shift, S factor, S* sum) {
   constexpr int64_t L = kLanes<S>;

@@ -45,7 +45,7 @@ struct Work {
   std::vector<Chunk> chunks;
 };
 
-// `width` numbers a row of a tile are held in cache.
+// `width` numbers per row of a tile are held in cache.
 template <class S>
 Work work_of(const Shape& shape, int64_t width, Algorithm algorithm, const Costs& costs) {
   Work work;

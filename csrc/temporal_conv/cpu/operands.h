@@ -7,7 +7,7 @@
 
 namespace msclr::temporal_conv_cpu {
 
-// Batch norm and relu in front of the convolution, one pair of numbers a channel.
+// Batch norm and relu in front of the convolution, one pair of numbers per channel.
 template <class S>
 struct Norm {
   std::vector<S> scale, shift;

@@ -171,7 +171,7 @@ SIMD_TARGET void synthesize_taps(int64_t width, RowsAt<const S> slots, RowsAt<S>
   }
 }
 
-// Panels of the spectral form are as wide as leaves enough rows a block: their weights come from
+// Panels of the spectral form are as wide as leaves enough rows per block: their weights come from
 // beyond the second-level cache, and are read once for all rows.
 constexpr int kWidePanel = SIMD_REGISTERS == 32 ? 4 : 2;
 

@@ -67,7 +67,7 @@ def prepare_arrays(
     zeros: which zeros are missing: "joint", a joint at (0, 0, 0); or "body", a frame in which all
         of a body's joints are there, for clips that were centred on some joint.
     frame: what the coordinates are relative to, all conventions of a clip by the same rule.
-        "body": one rotation and one origin a clip, those of its main body (the one that moves
+        "body": one rotation and one origin per clip, those of its main body (the one that moves
             most): x to its left, y up from the hips to the base of the neck, z forward, 0 at the
             middle of the hips; medians over the first 20 frames (`body_frame`). Motion through
             space and turns stay, and so does how bodies stand to one another.

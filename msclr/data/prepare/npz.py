@@ -36,7 +36,7 @@ def read_npz(
         split           (N,) text, "train" or "val"
         offset          (N + 1,) integers from 0 to F, never falling
         names, classes  text, (N,) and (classes,); both may be left out
-        view/<layout>   (F, V, 3), or (F, M, V, 3) for M bodies; one array a layout
+        view/<layout>   (F, V, 3), or (F, M, V, 3) for M bodies; one array per layout
 
     Other arrays are left alone. The clips are slices of the view arrays, not copies. Raises
     InputError if the file cannot be read so; `prepare_arrays` checks what the arrays hold.

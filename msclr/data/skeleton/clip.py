@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Skeleton:
-    """The bodies of one clip: a row a body id, in order of appearance, 0 where a body is absent.
+    """The bodies of one clip: a row per body id, in order of appearance, 0 where a body is absent.
 
     Attributes:
         body_ids: (P,) uint64, or text where an id does not fit into 64 bits.

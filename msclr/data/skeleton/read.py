@@ -74,7 +74,7 @@ def read_skeletons(
 
     Args:
         paths: the files.
-        threads: that read at once (default: one a core).
+        threads: that read at once (default: one per core).
         keep_going: yield the InputError of a file that cannot be read, in the place of its clip;
             else it is raised, which ends the reading.
         pixels: as in `read_skeleton`.

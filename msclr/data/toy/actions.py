@@ -26,7 +26,7 @@ STANDING: Pose = {}
 
 class Action(NamedTuple):
     name: str
-    script: Callable[[np.random.Generator], list[Script]]  # one script a body
+    script: Callable[[np.random.Generator], list[Script]]  # one script per body
     distance: float | None = None  # metres between two bodies that face each other
 
 

@@ -159,7 +159,7 @@ class _Pyskl(Block):
 
 
 def too_small(rows: int, channels: int) -> bool:
-    """Whether the work does not pay for its preparation, about a millisecond a block.
+    """Whether the work does not pay for its preparation, about a millisecond per block.
 
     One clip of 50 frames, in ST-GCN of width 16, is; two clips, or one in width 64, pay. In wide
     layers the weights are prepared for each call, which a few rows do not earn. Measured with

@@ -110,7 +110,7 @@ def _is_whole(skeleton) -> bool:
 
 
 def join_ids(xyz: np.ndarray, seen: np.ndarray, rules: BodyRules):
-    """One row a person: xyz (P', T, V, 3), seen (P', T, V), and the number of ids that joined."""
+    """One row per person: xyz (P', T, V, 3), seen (P', T, V), and the number of ids that joined."""
     there = seen.any(axis=2)  # (P, T)
     first = there.argmax(axis=1)
     last = there.shape[1] - 1 - there[:, ::-1].argmax(axis=1)

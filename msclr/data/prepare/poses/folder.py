@@ -1,4 +1,4 @@
-"""A folder of pose files, one a clip, under one layout."""
+"""A folder of pose files, one per clip, under one layout."""
 
 from __future__ import annotations
 

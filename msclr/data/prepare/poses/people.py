@@ -17,7 +17,7 @@ MATCH_LIMIT = 1.0
 
 
 def follow_people(frames: Sequence[np.ndarray], limit: float = FOLLOW_LIMIT) -> np.ndarray:
-    """One row a person over a whole clip, from poses that come in any order frame by frame.
+    """One row per person over a whole clip, from poses that come in any order frame by frame.
 
     frames: T arrays (m_t, V, 3), float, V the same in all; m_t may be 0. A joint is missing where
         it is NaN or all zero, a pose without any joint is nobody.
