@@ -34,6 +34,8 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--stream", help=STREAM_HELP)
     text = "of transfer: the layout of the run's data whose train clips and labels are trained on"
     parser.add_argument("--train-layout", metavar="LAYOUT", help=text)
+    text = "of transfer: the prepared folder whose labels are used (default: the recipe's)"
+    parser.add_argument("--train-data", metavar="FOLDER", help=text)
     text = "of transfer: the layout whose val clips are tested on, in --data if given"
     parser.add_argument("--test-layout", metavar="LAYOUT", help=text)
 
@@ -93,10 +95,10 @@ def _check_transfer(arguments) -> None:
     if arguments.protocol == "transfer":
         if None in pair or arguments.layout:
             raise InputError("transfer takes --train-layout A and --test-layout B, and no --layout")
-    elif pair != (None, None):
+    elif (*pair, arguments.train_data) != (None, None, None):
         raise InputError(
-            f"{arguments.protocol} takes no --train-layout and --test-layout; give --layout, or "
-            "evaluate transfer"
+            f"{arguments.protocol} takes no --train-layout, --test-layout and --train-data; give "
+            "--layout, or evaluate transfer"
         )
 
 
@@ -104,7 +106,8 @@ def _transfer(run, arguments, options: dict[str, float]) -> None:
     from msclr.evaluation import evaluate_transfer
 
     asked = arguments.train_layout, arguments.test_layout, arguments.data, arguments.stream
-    result = evaluate_transfer(run, *asked, route=arguments.route, **options)
+    options = {"route": arguments.route, "train_data": arguments.train_data, **options}
+    result = evaluate_transfer(run, *asked, **options)
     if arguments.json:
         print_json(result)
     else:

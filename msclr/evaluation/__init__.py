@@ -5,6 +5,7 @@ from msclr.evaluation.features import collapse_note, extract_features
 from msclr.evaluation.knn import knn
 from msclr.evaluation.linear import LinearResult, fit_linear
 from msclr.evaluation.protocols import evaluate_ensemble, evaluate_knn, evaluate_linear
+from msclr.evaluation.retrieval import evaluate_retrieval, retrieve
 from msclr.evaluation.run import Run, open_run
 from msclr.evaluation.transfer import evaluate_transfer
 
@@ -17,9 +18,11 @@ __all__ = [
     "evaluate_ensemble",
     "evaluate_knn",
     "evaluate_linear",
+    "evaluate_retrieval",
     "evaluate_transfer",
     "extract_features",
     "fit_linear",
     "knn",
     "open_run",
+    "retrieve",
 ]

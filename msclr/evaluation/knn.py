@@ -12,7 +12,6 @@ from msclr.evaluation.metrics import check_split
 _CHUNK_BYTES = 64 * 2**20  # the largest matrix of similarities held at once
 
 
-@torch.no_grad()
 def knn(
     train_features: Tensor,
     train_labels: Tensor,
@@ -21,7 +20,24 @@ def knn(
     num_classes: int,
     ks: Iterable[int] = (1, 20),
 ) -> dict[int, float]:
-    """Top-1 accuracy in percent of a k-nearest-neighbour vote, for each k.
+    """Top-1 accuracy in percent of a k-nearest-neighbour vote, for each k; see `knn_classes`."""
+    found = knn_classes(train_features, train_labels, val_features, val_labels, num_classes, ks)
+    return {
+        k: 100.0 * (classes == val_labels.to(classes.device)).sum().item() / len(classes)
+        for k, classes in found.items()
+    }
+
+
+@torch.no_grad()
+def knn_classes(
+    train_features: Tensor,
+    train_labels: Tensor,
+    val_features: Tensor,
+    val_labels: Tensor,
+    num_classes: int,
+    ks: Iterable[int] = (1, 20),
+) -> dict[int, Tensor]:
+    """The class that a k-nearest-neighbour vote finds for each validation clip: {k: (N,) int64}.
 
     Features (N, D) float, labels (N,) integers below `num_classes`. Near means high cosine
     similarity, computed in float64: the cosines of features that nearly coincide differ by less
@@ -33,7 +49,7 @@ def knn(
     Raises InputError for features or labels that do not fit together, and for a k below 1 or above
     the number of training clips.
     """
-    train, train_labels, val, val_labels = check_split(
+    train, train_labels, val, _ = check_split(
         train_features, train_labels, val_features, val_labels, num_classes
     )
     ks = sorted(set(ks))
@@ -42,13 +58,13 @@ def knn(
 
     train, val = normalize(train.double(), dim=1), normalize(val.double(), dim=1)
     rows = max(1, _CHUNK_BYTES // (train.element_size() * max(len(train), num_classes)))
-    hits = dict.fromkeys(ks, 0)
-    for features, labels in zip(val.split(rows), val_labels.split(rows), strict=True):
+    found: dict[int, list[Tensor]] = {k: [] for k in ks}
+    for features in val.split(rows):
         nearest = (features @ train.T).topk(ks[-1], dim=1).indices  # (rows, k), nearest first
         neighbours = train_labels[nearest]  # (rows, k)
         for k in ks:
-            hits[k] += (_vote(neighbours[:, :k], num_classes) == labels).sum().item()
-    return {k: 100.0 * count / len(val) for k, count in hits.items()}
+            found[k].append(_vote(neighbours[:, :k], num_classes))
+    return {k: torch.cat(parts) for k, parts in found.items()}
 
 
 def _vote(neighbours: Tensor, num_classes: int) -> Tensor:

@@ -38,6 +38,11 @@ class LinearResult:
     history: list[tuple[int, float, float]]  # (epoch, train loss, val top-1)
     notes: list[str]
 
+    def figures(self) -> dict[str, float]:
+        """The accuracies by the names that results have for them."""
+        names = ("top1", "top5", "best_top1", "best_top5", "best_epoch")
+        return {name: getattr(self, name) for name in names}
+
 
 @torch.no_grad()
 def fit_linear(

@@ -36,6 +36,25 @@ def per_class_accuracy(logits: Tensor, labels: Tensor, num_classes: int) -> list
     return [100.0 * hit / count if count else None for hit, count in zip(hits, clips, strict=True)]
 
 
+def best_class(logits: Tensor) -> Tensor:
+    """The best scored class of each clip, (N,) int64, for logits (N, classes); the lower of equals,
+    as in `top_k_accuracy`."""
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    best = logits == logits.max(dim=1, keepdim=True).values
+    return torch.where(best, classes, logits.shape[1]).min(dim=1).values
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """How many clips of each class (row) were taken for each class (column): (classes, classes).
+
+    predicted, labels: (N,) integers below num_classes. Raises InputError for others.
+    """
+    labels = check_labels(labels, len(labels), num_classes)
+    predicted = check_labels(predicted, len(labels), num_classes, "predicted classes")
+    cells = (labels * num_classes + predicted.to(labels.device)).bincount(minlength=num_classes**2)
+    return cells.view(num_classes, num_classes)
+
+
 def check_labels(labels: Tensor, count: int, num_classes: int, what: str = "labels") -> Tensor:
     """The labels as int64, or an InputError unless they are (count,) integers below num_classes."""
     if labels.ndim != 1 or len(labels) != count:

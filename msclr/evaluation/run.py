@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from msclr.config import Recipe, make_recipe
+from msclr.data.store import Store
 from msclr.errors import InputError
 from msclr.layouts import Layout
 from msclr.method_keys import readable
@@ -49,10 +50,43 @@ class Run:
     frames: int | None = None
     body_slots: int | None = None  # M of the prepared clips
     encoders: dict[str, STGCN] = field(default_factory=dict)  # by stream; empty for one of a kind
+    parts: list[dict[str, Any]] = field(default_factory=list)  # of several data sets: each one's
 
     @property
     def kind(self) -> str:
         return "random" if self.random else "pretrained"
+
+    def data_of(self, data: str | Path | None) -> str | Path:
+        """The folder that is evaluated on: ``data``, or that of the training.
+
+        Raises InputError for None where the run was trained on several.
+        """
+        if data is not None:
+            return data
+        if isinstance(self.recipe.data, list):
+            raise InputError(
+                f"{self.folder} was trained on several data sets: say on which to evaluate it, "
+                f"--data {' or --data '.join(self.recipe.data)}"
+            )
+        return self.recipe.data
+
+    def on(self, store: Store) -> Run:
+        """Of a run trained on several data sets, with what is known of this one in place of all.
+
+        Of a data set that is none of them, a layout is derived as in the first that derived it from
+        what this one has.
+        """
+        for part in self.parts:
+            if part["data_checksums"] == store.meta["checksums"]:
+                size, derived = part["size"], part["derived"]
+                return replace(self, size=size, derived=derived, checksums=part["data_checksums"])
+        derived = {
+            name: source
+            for part in reversed(self.parts)
+            for name, source in part["derived"].items()
+            if source in store.layouts
+        }
+        return replace(self, derived=derived) if self.parts else self
 
     def of_stream(self, stream: str) -> Run:
         """The same run with the encoder that was trained on a stream, or InputError."""
@@ -123,6 +157,7 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
         frames=state.get("frames"),
         body_slots=state.get("bodies"),
         encoders=encoders if per_stream else {},
+        parts=state.get("parts") or [],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,10 @@ from torch import Tensor
 
 from msclr.errors import InputError
 from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, check_options, fit_linear
-from msclr.evaluation.protocols import (
-    LINEAR_DEFAULTS,
-    SplitFeatures,
-    describe,
-    features_of,
-    of_route,
-)
-from msclr.evaluation.results import keep_result
+from msclr.evaluation.protocols import LINEAR_DEFAULTS
+from msclr.evaluation.results import PerClip, describe, keep_result, of_route
 from msclr.evaluation.run import Run
+from msclr.evaluation.splits import SplitFeatures, features_of
 from msclr.paths import as_path
 
 
@@ -30,24 +26,29 @@ def evaluate_transfer(
     stream: str | None = None,
     seed: int = 0,
     *,
+    train_data: str | Path | None = None,
     epochs: int = EPOCHS,
     lr: float = LR,
     batch_size: int = BATCH_SIZE,
     route: str = "auto",
+    also: Collection[str] = (),
+    features: tuple[SplitFeatures, SplitFeatures] | None = None,
 ) -> dict[str, Any]:
     """How well labels given under one layout serve for another, on which none are used.
 
-    A linear classifier is trained on the features of the train clips of the run's own data under
+    A linear classifier is trained on the features of the train clips of ``train_data`` under
     ``train_layout``, and tested on the val clips of ``data`` under ``test_layout``.
 
     Args:
         run: see :func:`~msclr.evaluation.open_run`.
         train_layout, test_layout: names of layouts of the data, or of what the run derived.
-        data: the prepared folder that is tested on; None for the run's own. Of another one the
+        data: the prepared folder that is tested on; None for ``train_data``. Of another one the
             classes are matched by their names; clips of classes that only one of the two has are
             left out, of training too.
-        stream, seed, epochs, lr, batch_size, route: see
+        stream, seed, epochs, lr, batch_size, route, also: see
             :func:`~msclr.evaluation.evaluate_linear`.
+        features: what :func:`transfer_features` gave for the same arguments.
+        train_data: the prepared folder whose labels are used; None for the run's own.
 
     Returns:
         What ``msclr evaluate transfer --json`` prints, as :func:`evaluate_linear` has it, with
@@ -60,13 +61,15 @@ def evaluate_transfer(
     """
     options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size}
     check_options(epochs, lr, batch_size)  # before the long part
-    source = features_of(run, train_layout, None, stream, route)
-    target = source
-    if data is not None or test_layout != train_layout:
-        target = features_of(run, test_layout, data, stream, route)
+    train_data, data = _folders(run, train_data, data)
+    source, target = features or transfer_features(
+        run, train_layout, test_layout, data, stream, route, train_data
+    )
     classes = _shared(source, target)
-    x, y = _of_classes(source.train, source.train_labels, source.classes, classes)
-    test_x, test_y = _of_classes(target.val, target.val_labels, target.classes, classes)
+    x, y, _ = _of_classes(source.train, source.train_labels, source.classes, classes)
+    test_x, test_y, names = _of_classes(
+        target.val, target.val_labels, target.classes, classes, target.val_names
+    )
     for clips, what, f in ((y, "train", source), (test_y, "val", target)):
         if not len(clips):
             raise InputError(f"{f.store.path} has no {what} clip of the classes that both have")
@@ -77,20 +80,47 @@ def evaluate_transfer(
         "layout": f"{source.layout}-to-{target.layout}",
         "train_layout": source.layout,
         "test_layout": target.layout,
-        "train_data": str(as_path(run.recipe.data)),
+        "train_data": str(as_path(train_data)),
         "classes": classes,
-        "top1": fit.top1,
-        "top5": fit.top5,
-        "best_top1": fit.best_top1,
-        "best_top5": fit.best_top5,
-        "best_epoch": fit.best_epoch,
+        **fit.figures(),
         "per_class": dict(zip(classes, fit.per_class, strict=True)),
         "notes": _notes(source, target, classes, len(y), len(test_y)) + fit.notes,
     }
-    changed = [f"{k}{v}" for k, v in options.items() if v != LINEAR_DEFAULTS[k]]
-    changed += of_route(source, route) or of_route(target, route)
-    keep_result(run, target.store, result, changed)
+    changed = {k: v for k, v in options.items() if v != LINEAR_DEFAULTS[k]}
+    changed |= of_route(source, route) or of_route(target, route)
+    clips = PerClip.of_logits(names, test_y, classes, fit.logits)
+    keep_result(run, target.store, result, changed, clips, also)
     return result
+
+
+def transfer_features(
+    run: Run,
+    train_layout: str,
+    test_layout: str,
+    data: str | Path | None = None,
+    stream: str | None = None,
+    route: str = "auto",
+    train_data: str | Path | None = None,
+) -> tuple[SplitFeatures, SplitFeatures]:
+    """Features of what is trained on and of what is tested on; see :func:`evaluate_transfer`."""
+    train_data, data = _folders(run, train_data, data)
+    source = features_of(run, train_layout, train_data, stream, route)
+    if data == train_data and test_layout == train_layout:
+        return source, source
+    return source, features_of(run, test_layout, data, stream, route)
+
+
+def _folders(
+    run: Run, train_data: str | Path | None, data: str | Path | None
+) -> tuple[str | Path, str | Path]:
+    """The data whose labels are used, and those that are tested on."""
+    if train_data is None and isinstance(run.recipe.data, list):
+        raise InputError(
+            f"{run.folder} was trained on several data sets: say whose labels to use, "
+            f"--train-data {' or --train-data '.join(run.recipe.data)}"
+        )
+    train_data = run.data_of(train_data)
+    return train_data, train_data if data is None else data
 
 
 def _shared(source: SplitFeatures, target: SplitFeatures) -> list[str]:
@@ -106,13 +136,19 @@ def _shared(source: SplitFeatures, target: SplitFeatures) -> list[str]:
 
 
 def _of_classes(
-    x: Tensor, labels: Tensor, names: list[str], wanted: list[str]
-) -> tuple[Tensor, Tensor]:
-    """The clips (N, D) of the wanted classes, and their labels (N,) counted in those."""
+    x: Tensor,
+    labels: Tensor,
+    classes: list[str],
+    wanted: list[str],
+    names: Sequence[str] | None = None,
+) -> tuple[Tensor, Tensor, list[str]]:
+    """The clips (N, D) of the wanted classes, their labels (N,) counted in those, their names."""
     number = {name: i for i, name in enumerate(wanted)}
-    table = torch.tensor([number.get(name, -1) for name in names], device=labels.device)
+    table = torch.tensor([number.get(name, -1) for name in classes], device=labels.device)
     labels = table[labels]
-    return x[labels >= 0], labels[labels >= 0]
+    kept = labels >= 0
+    rows = kept.nonzero()[:, 0].tolist()
+    return x[kept], labels[kept], [names[row] for row in rows] if names else []
 
 
 def _notes(

@@ -22,8 +22,9 @@ from msclr.evaluation import (
     knn,
     open_run,
     protocols,
+    splits,
 )
-from msclr.evaluation.protocols import data_layouts, features_of
+from msclr.evaluation.splits import data_layouts, features_of
 from msclr.training import Pretraining
 from msclr.training.distributed import Ranks
 from tests.tiny import LAYOUTS, TRAIN, UNSEEN, VAL, prepare_tiny, tiny_clips, tiny_recipe, tree
@@ -125,7 +126,7 @@ def hashed(monkeypatch):
     """The files that are compared with their checksums, as if in a process of its own."""
     files, sha256 = [], store.sha256
     monkeypatch.setattr(store, "sha256", lambda path: files.append(path) or sha256(path))
-    monkeypatch.setattr(protocols, "_intact", set())
+    monkeypatch.setattr(splits, "_intact", set())
     return files
 
 
@@ -200,7 +201,7 @@ def test_notes_on_the_features_and_the_fit_come_with_the_result(run, monkeypatch
     def noted(*data, **options):
         return replace(fit_linear(*data, **options), notes=["of the fit"])
 
-    monkeypatch.setattr(protocols, "collapse_note", lambda features: f"of {len(features)} clips")
+    monkeypatch.setattr(splits, "collapse_note", lambda features: f"of {len(features)} clips")
     monkeypatch.setattr(protocols, "fit_linear", noted)
     of_features = f"of {TRAIN} clips"
     assert evaluate_knn(run, LAYOUTS[0])["notes"] == [of_features]

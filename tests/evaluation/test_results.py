@@ -20,7 +20,7 @@ from msclr.evaluation import (
     protocols,
     results,
 )
-from msclr.evaluation.protocols import features_of
+from msclr.evaluation.splits import features_of
 from tests.tiny import LAYOUTS, TRAIN, VAL, tiny_clips, tree
 
 LAYOUT = LAYOUTS[0]

@@ -13,8 +13,8 @@ from msclr.errors import InputError
 from msclr.evaluation import evaluate_ensemble, evaluate_linear, open_run
 from msclr.evaluation.ensemble import STREAM_WEIGHTS
 from msclr.evaluation.linear import fit_linear
-from msclr.evaluation.protocols import features_of
 from msclr.evaluation.run import chosen_streams
+from msclr.evaluation.splits import features_of
 from msclr.nn import load_pretrained
 from msclr.training import Pretraining, pretrain
 from msclr.training.checkpoint import load_checkpoint

@@ -12,7 +12,7 @@ from msclr.cli import main
 from msclr.data import prepare_arrays
 from msclr.errors import InputError
 from msclr.evaluation import evaluate_linear, evaluate_transfer, fit_linear, transfer
-from msclr.evaluation.protocols import features_of
+from msclr.evaluation.splits import features_of
 from msclr.evaluation.transfer import _of_classes, _shared
 from tests.tiny import FRAMES, LAYOUTS, UNSEEN, tiny_clips
 
@@ -66,9 +66,10 @@ def test_classes_of_another_data_set_are_matched_by_name(run, tmp_path):
 
 
 def test_rows_of_classes_that_are_not_shared_go():
-    x, y = _of_classes(
-        torch.arange(8.0).view(4, 2), torch.tensor([0, 1, 2, 1]), list("abc"), ["c", "b"]
+    x, y, names = _of_classes(
+        torch.arange(8.0).view(4, 2), torch.tensor([0, 1, 2, 1]), list("abc"), ["c", "b"], "pqrs"
     )
+    assert names == ["q", "r", "s"]
     assert x.tolist() == [[2, 3], [4, 5], [6, 7]] and y.tolist() == [1, 0, 1]
 
 
