@@ -28,11 +28,13 @@ _CHOICES = {
     "data_precision": ("fp32", "fp16"),
     "bodies": ("present", "all"),
     "padding": ("none", "paper"),
+    "draw": ("proportion", "even"),
     "negatives": ("view", "batch"),
     "backend": ("auto", "reference", "cpu", "triton", "cuda"),
 }
 _PATHS = ("data", "out")
 _NOTHING = ("null", "~", "none")  # texts for None
+_SHARES = ("key_momentum", "dropout", "joint_subsets", "joint_jitter", "derived_share")
 _AT_LEAST_ONE = ("epochs", "batch_size", "hidden_channels", "hidden_dim", "embedding_dim")
 _AT_LEAST_ONE += ("mining_top_k", "log_every", "steps", "checkpoint_every")
 
@@ -44,11 +46,14 @@ class Recipe:
     An epoch takes every clip once per layout, as the paper counts.
     """
 
-    data: str  # the prepared folder
+    data: str | list[str]  # the prepared folder, or several that are trained on together
     out: str  # the run's folder
     layouts: list[str] | None = None  # None: every layout of the data set
+    draw: str = "proportion"  # of several data sets, by their numbers of clips; or each as often
     derive: list[str] | None = None  # layouts computed from those of the data as it is loaded
+    derived_share: float | None = None  # of the views; None: every layout as often
     joint_subsets: float = 0.0  # share of views that show a connected part of their joints
+    joint_jitter: float = 0.0  # how far joints slide along their bones, as a share of their length
     data_precision: str = "fp32"  # what the clips are held in
     method: str = "aimclr"
     pairs: str = "batch"  # drawn per batch or per sample, or all pairs of layouts
@@ -90,7 +95,7 @@ class Recipe:
     checkpoint_every: int | None = None  # steps; None: at the end of each epoch
 
 
-_LISTS = tuple(f.name for f in fields(Recipe) if str(f.type).startswith("list"))
+_LISTS = tuple(f.name for f in fields(Recipe) if "list" in str(f.type))
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -100,7 +105,8 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Values are read by the kind of their key, and not as YAML sees them: a text is taken as it is
     written (``out=007``, ``data=data #1``), a number is decimal (``seed=010`` is 10), and a list is
-    ``a,b`` or ``[a, b]``. ``data`` and ``out`` may begin with ``~``.
+    ``a,b`` or ``[a, b]``. ``data`` and ``out`` may begin with ``~``. In a file, ``data`` is a list
+    only as ``[a, b]``.
 
     Raises:
         InputError: no such recipe, unknown key, or a value of the wrong kind.
@@ -135,9 +141,31 @@ def make_recipe(
     checked = DEFAULTS.get(checked.get("method"), {}) | checked
     check_keys(source, checked, {f.name: f.default for f in known.values()}, asked)
     for key in _PATHS:
-        if checked[key].startswith("~"):
-            checked[key] = str(as_path(checked[key]))
-    return Recipe(**checked)
+        value = checked[key]
+        checked[key] = [_home(x) for x in value] if isinstance(value, list) else _home(value)
+    recipe = Recipe(**checked)
+    _check_draws(source, recipe)
+    return recipe
+
+
+def _home(path: str) -> str:
+    return str(as_path(path)) if path.startswith("~") else path
+
+
+def _check_draws(source: str, recipe: Recipe) -> None:
+    """Raise InputError for keys that say how data are drawn, where there is nothing to draw."""
+    several = isinstance(recipe.data, list)
+    if several and len(set(recipe.data)) < len(recipe.data):
+        raise InputError(f"{source}: data names a folder twice; leave one out")
+    if recipe.draw != "proportion" and not several:
+        raise InputError(
+            f"{source}: draw={recipe.draw} is of several data sets; give data=FOLDER,FOLDER, or "
+            "leave draw out"
+        )
+    if recipe.derived_share is not None and not recipe.derive:
+        raise InputError(f"{source}: derived_share is of derived layouts; give derive=LAYOUT")
+    if recipe.derived_share is not None and recipe.pairs != "sample":
+        raise InputError(f"{source}: derived_share is of pairs=sample, here is {recipe.pairs}")
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
@@ -198,9 +226,10 @@ class _TextLoader(yaml.SafeLoader):
 
 
 def _listed(text: str, override: str) -> Any:
-    """The items of ``key=[a, b]``; any other text as it is."""
-    if not (override.partition("=")[0].strip() in _LISTS and text.lstrip().startswith("[")):
-        return text
+    """The items of ``key=[a, b]`` and ``data=a,b``; any other text as it is."""
+    key = override.partition("=")[0].strip()
+    if not (key in _LISTS and text.lstrip().startswith("[")):
+        return [x.strip() for x in text.split(",")] if key == "data" and "," in text else text
     try:
         return yaml.load(text, _TextLoader)
     except yaml.YAMLError:
@@ -236,9 +265,10 @@ def _check(source: str, f: Any, value: Any) -> Any:
             return None
     elif "list" in kind:
         item = str if "str" in kind else int
-        whole = all(type(v) is item and v != "" for v in value)
+        several = isinstance(value, list)
+        whole = all(type(v) is item and v != "" for v in (value if several else [value]))
         if whole and (value or item is int):
-            return value
+            return value[0] if key in _PATHS and len(value) == 1 and several else value
     elif kind == "bool":
         truth = {"true": True, "false": False}.get(str(value).lower())
         if truth is not None:
@@ -270,7 +300,7 @@ def _number(value: Any) -> float | None:
 def _in_range(source: str, key: str, value: float) -> Any:
     if key in _AT_LEAST_ONE and value < 1:
         raise InputError(f"{source}: {key} must be at least 1, got {value}")
-    if key in ("key_momentum", "dropout", "joint_subsets") and not 0 <= value <= 1:
+    if key in _SHARES and not 0 <= value <= 1:
         raise InputError(f"{source}: {key} must lie in 0..1, got {value}")
     if key in ("lr", "temperature") and not value > 0:
         raise InputError(f"{source}: {key} must be positive, got {value}")

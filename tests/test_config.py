@@ -122,11 +122,44 @@ def test_overrides_win_in_their_order():
 
 @pytest.mark.parametrize(
     "text",
-    ["data #1", "007", "2024-05-01", "yes", "null", "1e3", "a: b", "[a]", "'a'", "a,b", " a ", "ä"],
+    ["data #1", "007", "2024-05-01", "yes", "null", "1e3", "a: b", "'a'", " a ", "ä"],
 )
 def test_the_text_of_an_override_is_taken_as_it_stands(text):
     recipe = load_recipe("small", [f"data={text}", f"out={text}"])
     assert (recipe.data, recipe.out) == (text, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [("a,b", ["a", "b"]), ("[a, 007]", ["a", "007"]), ("[a]", "a"), ('["a,b"]', "a,b"),
+     ("a , ~/b", ["a", "~/b"])],
+)  # fmt: skip
+def test_several_folders_of_data(text, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = str(tmp_path)
+    wanted = [x.replace("~", home) for x in data] if isinstance(data, list) else data
+    recipe = load_recipe("small", [f"data={text}", f"out={text}"])
+    assert (recipe.data, recipe.out) == (wanted, text)
+    save_recipe(recipe, tmp_path / "saved.yaml")
+    assert load_recipe(str(tmp_path / "saved.yaml")) == recipe
+
+
+def test_in_a_file_several_folders_are_a_list(tmp_path):
+    assert load_recipe(write(tmp_path, "one", "data: a,b\nout: o\n")).data == "a,b"
+    assert load_recipe(write(tmp_path, "two", "data: [a, b]\nout: o\n")).data == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [(["data=a,a"], "data names a folder twice"), (["data=a,"], "data must be str | list[str]"),
+     (["data=[]"], "data must be"), (["draw=even"], "draw=even is of several data sets"),
+     (["data=a,b", "draw=odd"], "draw must be one of proportion, even"),
+     (["derived_share=0.5"], "derived_share is of derived layouts"),
+     (["derive=smpl_24", "derived_share=2"], "derived_share must lie in 0..1"),
+     (["derive=smpl_24", "derived_share=0.5", "pairs=all"], "is of pairs=sample, here is all")],
+)  # fmt: skip
+def test_keys_of_how_data_are_drawn(given, text):
+    assert text in refused(load_recipe, "small", ["data=d", "out=o", *given])
 
 
 @pytest.mark.parametrize("text", ["007", "2024-05-01", "yes", "1e3", "0x10", "1:30", "on", "12"])

@@ -6,16 +6,16 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from msclr.data.derive import Derivation, derivations
 from msclr.data.derived_clips import DerivedClips
 from msclr.data.host_clips import HostClips
 from msclr.data.store import Store, open_store
+from msclr.data.stored_views import StackedClips, StoredViews, stored_views
 from msclr.data.streams import to_stream
 from msclr.errors import InputError
 from msclr.host import to_device
@@ -59,6 +59,8 @@ class SkeletonDataset:
         frame: what the coordinates are relative to, see :class:`~msclr.data.store.Store`.
         planar: joints are (x, y, score), not (x, y, z).
         bodies: (N, M) bool, which bodies are present; ``present`` is the same as a NumPy array.
+        parts: what is loaded of each data set; here of one.
+        part_of: (N,) int64, NumPy, which of them each clip is of.
         labels: (N,) int64.
 
     Raises:
@@ -75,35 +77,39 @@ class SkeletonDataset:
         resident: bool | None = None,
         derive: Sequence[str] | Mapping[str, str] = (),
     ):
-        if storage not in STORAGE:
-            raise InputError(f"storage must be one of {', '.join(STORAGE)}, got {storage!r}")
-        store = source if isinstance(source, Store) else open_store(source)
-        arrays = store.split(split)
-        self.store, self.classes, self.names = store, store.classes, arrays.names
-        self.planar, self.frame = store.meta.get("coordinates") == "xy_score", store.frame
-        self.layouts: dict[str, Layout] = {
-            name: store.layouts[name] for name in self._names(store, layouts)
-        }
-        maps = {name: arrays.views[name] for name in self.layouts}
-        self.derived: dict[str, str] = {}
-        for name, how in self._derivations(store, derive).items():
-            maps[name], self.derived[name] = DerivedClips(store, split, how), how.source
-            self.layouts[name] = how.target
-        self.present = np.array(arrays.bodies)
-        self.bodies = torch.from_numpy(self.present).to(device)
-        self.labels = torch.from_numpy(arrays.labels.copy()).to(device)
-        self._tables = {
-            name: {"flip": layout.flip.to(device), "parents": layout.parents.to(device)}
-            for name, layout in self.layouts.items()
-        }
-        self._hold(maps, STORAGE[storage], resident)
+        self.store = source if isinstance(source, Store) else open_store(source)
+        views = stored_views(self.store, split, layouts, derive)
+        self.derived = views.part.derived
+        self._fill([views], views.part.layouts, views.maps, device, storage, resident)
 
-    def _hold(
+    def _fill(
         self,
-        maps: Mapping[str, np.ndarray | DerivedClips],
-        dtype: torch.dtype,
+        stored: Sequence[StoredViews],
+        layouts: Mapping[str, Layout],
+        maps: Mapping[str, np.ndarray | DerivedClips | StackedClips],
+        device: str | torch.device,
+        storage: str,
         resident: bool | None,
     ) -> None:
+        if storage not in STORAGE:
+            raise InputError(f"storage must be one of {', '.join(STORAGE)}, got {storage!r}")
+        self.parts, self.layouts = [each.part for each in stored], dict(layouts)
+        stores = [part.store for part in self.parts]
+        self.planar = stores[0].meta.get("coordinates") == "xy_score"
+        self.frame = stores[0].frame
+        self.part_of = np.repeat(np.arange(len(stores)), [part.clips for part in self.parts])
+        self.classes = [name for store in stores for name in store.classes]
+        self.names = [name for each in stored for name in each.arrays.names]
+        self.present = _stacked([each.arrays.bodies for each in stored])
+        self.bodies = torch.from_numpy(self.present).to(device)
+        before = np.cumsum([0, *(len(store.classes) for store in stores)])
+        labels = [each.arrays.labels + n for each, n in zip(stored, before, strict=False)]
+        self.labels = torch.from_numpy(np.concatenate(labels)).to(device)
+        dtype = STORAGE[storage]
+        self._tables = {
+            name: {"flip": layout.flip.to(self.device), "parents": layout.parents.to(self.device)}
+            for name, layout in layouts.items()
+        }
         size = sum(view.size for view in maps.values()) * dtype.itemsize
         free = _free_bytes(self.device)
         self.resident = size <= _SHARE * free if resident is None else resident
@@ -114,34 +120,13 @@ class SkeletonDataset:
         )  # fmt: skip
         self.views: dict[str, Tensor] = {}
         if self.resident:
-            self.views = {name: _load(view, dtype, self.device) for name, view in maps.items()}
+            self.views = {name: _loaded(view, dtype, self.device) for name, view in maps.items()}
         else:
             self._host = HostClips(maps, dtype, self.device)
 
-    @staticmethod
-    def _names(store: Store, layouts: Sequence[str] | None) -> list[str]:
-        if layouts is None:
-            return list(store.layouts)
-        from msclr.layouts import get
-
-        names = [name if name in store.layouts else get(name).name for name in layouts]
-        for name in names:
-            if name not in store.layouts:
-                raise InputError(
-                    f"{store.path} has no layout {name!r}; it has {', '.join(store.layouts)}"
-                )
-        return names
-
-    def _derivations(
-        self, store: Store, derive: Sequence[str] | Mapping[str, str]
-    ) -> dict[str, Derivation]:
-        if isinstance(derive, Mapping):
-            found = {}
-            for name, source in derive.items():
-                (source,) = self._names(store, [source])
-                found |= derivations([name], {source: store.layouts[source]})
-            return found
-        return derivations(derive, self.layouts | store.layouts)
+    def about(self) -> dict[str, Any]:
+        """How the clips were prepared, and what they are, as a checkpoint keeps it."""
+        return self.parts[0].about()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -221,7 +206,15 @@ class SkeletonDataset:
         )
 
 
-def _load(view: np.ndarray | DerivedClips, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _stacked(bodies: Sequence[np.ndarray]) -> np.ndarray:
+    """Which bodies are present, (N, M) bool, of data sets with room for unlike numbers of them."""
+    most = max(each.shape[1] for each in bodies)
+    return np.concatenate([np.pad(x, [(0, 0), (0, most - x.shape[1])]) for x in bodies])
+
+
+def _loaded(
+    view: np.ndarray | DerivedClips | StackedClips, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """A memory map on the device; the host holds some rows of it at a time."""
     out = torch.empty(view.shape, dtype=dtype, device=device)
     for start in range(0, len(view), _ROWS):

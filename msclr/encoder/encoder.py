@@ -91,7 +91,9 @@ class Encoder:
         self.tell(way)
         if not clips:
             return torch.empty(0, self.dim)
-        return self.embed_prepared(*self.preparation.prepare(clips, way.layout), way)
+        return self.embed_prepared(
+            *self.preparation.of(way.layout.name).prepare(clips, way.layout), way
+        )
 
     def tell(self, route: Route) -> None:
         """Log a route to a layout that the encoder does not know, once."""

@@ -125,4 +125,14 @@ def _preparation(run: Run) -> Preparation:
         size_by,
         run.coordinates or "xyz",
         extent=max(extents, default=None),
+        bodies_by_layout=_bodies_by_layout(run),
     )
+
+
+def _bodies_by_layout(run: Run) -> dict[str, int]:
+    """Of a run on data sets with room for unlike numbers of bodies, the most of each layout."""
+    found: dict[str, int] = {}
+    for part in run.parts:
+        for layout in part["layouts"]:
+            found[layout] = max(part["bodies"], found.get(layout, 0))
+    return found if len(set(found.values())) > 1 else {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Preparation:
         main body's spine in the first frame.
     extent: the usual size of a body in metres (`body_size`), or None where it is not known; clips
         whose bodies are ten times as large or small are in another unit.
+    bodies_by_layout: where data sets of several layouts had room for unlike numbers of bodies.
     """
 
     frames: int
@@ -47,6 +48,11 @@ class Preparation:
     upright: bool = False
     pyskl: bool = False
     extent: float | None = None
+    bodies_by_layout: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, layout: str) -> Preparation:
+        """That of clips under one layout."""
+        return replace(self, bodies=self.bodies_by_layout.get(layout, self.bodies))
 
     @property
     def planar(self) -> bool:

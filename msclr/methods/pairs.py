@@ -14,13 +14,13 @@ PAIR_MODES = ("batch", "sample", "all")
 
 
 def draw_pairs(
-    mode: str, layouts: int, clips: int, uniform: Callable[[int], Tensor]
+    mode: str, layouts: int | Tensor, clips: int, uniform: Callable[[int], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Layout numbers of the query and the key of each clip, uniform over all L x L pairs.
 
     Args:
         mode: "batch" draws one pair for the batch, "sample" one for each clip.
-        layouts: L.
+        layouts: L, or (B,) int64, that of each clip.
         clips: B.
         uniform: uniform(n) gives n numbers in [0, 1).
 
@@ -28,7 +28,7 @@ def draw_pairs(
         two int64 (B,) tensors of values in 0..L-1.
     """
     draws = uniform(1).expand(clips) if mode == "batch" else uniform(clips)
-    pair = (draws * layouts**2).long().clamp(max=layouts**2 - 1)
+    pair = (draws * layouts**2).long().clamp(max=torch.as_tensor(layouts**2 - 1))
     return pair // layouts, pair % layouts
 
 

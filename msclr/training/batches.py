@@ -11,56 +11,16 @@ from torch import Tensor
 
 from msclr.data.dataset import Held, SkeletonDataset
 from msclr.data.random import ClipRandom
-from msclr.errors import InputError
 from msclr.host import to_device
-from msclr.methods import Batch, View, draw_pairs
-from msclr.training.subsets import JointSubsets, take_places
+from msclr.methods import Batch, View
+from msclr.training.choice import LayoutChoice
+from msclr.training.sampler import Draw
+from msclr.training.subsets import JointSubsets, slide_joints, take_places
 
-_QUERY, _EXTREME, _KEY, _KINDS = 0, 1, 2, 3  # purposes of random numbers, one set a layout
+_QUERY, _EXTREME, _KEY, _KINDS = 0, 1, 2, 3  # purposes of random numbers, one set per layout
 _PAIRS = 1_000_000  # one more purpose, beyond every layout's
-_SUBSETS = 2_000_000  # and from here on as many again, one set a layout
-
-
-class Draw(NamedTuple):
-    """Which clips a step takes, and in which pass over the data each stands."""
-
-    clips: Tensor  # (B,) int64, on the CPU
-    passes: Tensor  # (B,) int64
-
-
-class Sampler:
-    """The order of the clips: an epoch is one shuffled pass over them for each layout.
-
-    Pass p of a run is shuffled by (seed, p) alone; the last, partial batch of an epoch is left
-    out. Every process asks for the global batch and takes its own share of the rows.
-    """
-
-    def __init__(self, clips: int, layouts: int, batch_size: int, seed: int):
-        self.clips, self.layouts, self.batch_size, self.seed = clips, layouts, batch_size, seed
-        self.steps_per_epoch = clips * layouts // batch_size
-        if self.steps_per_epoch == 0:
-            raise InputError(
-                f"batch_size {batch_size} exceeds an epoch of {clips} clips x {layouts} layouts"
-            )
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
-
-    def draw(self, step: int) -> Draw:
-        """The global batch of a step, counted from 0 over the whole run."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            passes = range(epoch * self.layouts, (epoch + 1) * self.layouts)
-            self._epoch, self._order = epoch, torch.cat([self._shuffled(p) for p in passes])
-        rows = torch.arange(place * self.batch_size, (place + 1) * self.batch_size)
-        return Draw(self._order[rows], epoch * self.layouts + rows // self.clips)
-
-    def _shuffled(self, number: int) -> Tensor:
-        # the order of Philox words: no generator whose state would have to be kept
-        clips = torch.arange(self.clips)
-        return (
-            ClipRandom(clips, number, self.seed, _PAIRS + 1)
-            .integers(1, 2**31)[:, 0]
-            .argsort(stable=True)
-        )
+_SUBSETS = 2_000_000  # and from here on as many again, one set per layout
+_JITTER = 3_000_000  # and again
 
 
 class _Plan(NamedTuple):
@@ -82,7 +42,8 @@ class _Plan(NamedTuple):
 class ViewMaker:
     """Augmented views of a draw, on the data set's device, each made in one operation.
 
-    ``subsets`` is the share of views that show a part of their layout's joints.
+    ``subsets`` is the share of views that show a part of their layout's joints, ``jitter`` how far
+    joints slide along their bones, ``derived_share`` see :class:`LayoutChoice`.
     ``stream`` may name several; a call then gives a dict with a batch for each. They show the same
     augmented clips under the same layouts.
     """
@@ -96,10 +57,15 @@ class ViewMaker:
         extreme: bool,
         key: bool = True,
         subsets: float = 0.0,
+        jitter: float = 0.0,
+        derived_share: float | None = None,
     ):
         self.dataset, self.stream, self.pairs = dataset, stream, pairs
         self.seed, self.extreme, self.key = seed, extreme, key
-        self.layouts = list(dataset.layouts)
+        self.layouts, self.jitter = list(dataset.layouts), jitter
+        self.choice = LayoutChoice(dataset, pairs, derived_share)
+        # Where clips draw their layouts, all ranks take part in all layouts' statistics.
+        self.empty = pairs == "sample" or len(dataset.parts) > 1
         self.subsets = {
             name: JointSubsets(layout, subsets)
             for name, layout in dataset.layouts.items()
@@ -122,7 +88,7 @@ class ViewMaker:
             query=views(plan.query, _QUERY),
             key=views(plan.key, _KEY) if self.key else {},
             extreme=views(plan.query, _EXTREME) if self.extreme else None,
-            layouts_per_clip=len(self.layouts) if self.pairs == "all" else 1,
+            layouts_per_clip=self.choice.counts[0].item() if self.pairs == "all" else 1,
         )
 
     def prefetch(self, draw: Draw, step: int) -> None:
@@ -131,14 +97,12 @@ class ViewMaker:
             self.dataset.prefetch(self._wanted(self._plan(draw, step)))
 
     def _plan(self, draw: Draw, step: int) -> _Plan:
-        count = len(self.layouts)
         if self.pairs == "all":
-            layouts = np.tile(np.arange(count), len(draw.clips))
-            clips, passes = (rows.numpy().repeat(count) for rows in draw)
-            return _Plan(clips, passes, layouts, layouts)
-        random = self._pair_random(draw, step)
-        pairs = draw_pairs(self.pairs, count, len(draw.clips), random)
-        return _Plan(*(rows.numpy() for rows in (*draw, *pairs)))
+            layouts = self.choice.every(draw.clips)  # (B, L)
+            clips, passes = (rows.numpy().repeat(layouts.shape[1]) for rows in draw)
+            return _Plan(clips, passes, layouts.ravel(), layouts.ravel())
+        pairs = self.choice.pairs_of(draw.clips, self._pair_random(draw, step))
+        return _Plan(*(rows.numpy() for rows in draw), *pairs)
 
     def _pair_random(self, draw: Draw, step: int):
         if self.pairs == "sample":
@@ -160,8 +124,8 @@ class ViewMaker:
         views = {}
         for number, name in enumerate(self.layouts):
             rows = np.flatnonzero(layouts == number)
-            if len(rows) == 0 and self.pairs != "sample":
-                continue  # with a pair a sample, all ranks take part in all layouts' statistics
+            if len(rows) == 0 and not self.empty:
+                continue
             place = plan.wanted(number).cumsum()[rows] - 1  # among the clips held
             numbers = plan.clips[rows]
             table = to_device(np.stack([place, numbers, plan.passes[rows]]), self.dataset.device)
@@ -176,11 +140,22 @@ class ViewMaker:
                 view="extreme" if kind == _EXTREME else "normal",
                 stream=stream,
             )
-            if name in self.subsets:
-                purpose = _SUBSETS + _KINDS * number + kind
-                about = torch.from_numpy(numbers), torch.from_numpy(plan.passes[rows])
-                drawn = self.subsets[name].draw(*about, self.seed, purpose)
-                x = take_places(x, drawn, stream)
-            bodies = torch.from_numpy(self.dataset.present[numbers])
+            about = torch.from_numpy(numbers), torch.from_numpy(plan.passes[rows])
+            x = self._altered(x, name, about, _KINDS * number + kind, stream)
+            bodies = torch.from_numpy(self.dataset.present[numbers][:, : x.shape[-1]])
             views[name] = View(x, torch.from_numpy(rows), bodies)
         return views
+
+    def _altered(
+        self, x: Tensor, name: str, about: tuple[Tensor, Tensor], purpose: int, stream: str
+    ) -> Tensor:
+        """Views x of clips and passes ``about``, as another convention might show them."""
+        if self.jitter:
+            random = ClipRandom(*about, self.seed, _JITTER + purpose)
+            along = random.uniform(x.shape[3], -self.jitter, self.jitter).numpy()
+            parents = self.dataset.layouts[name].parents.numpy()
+            x = slide_joints(x, along, parents, stream, self.dataset.planar)
+        if name in self.subsets:
+            drawn = self.subsets[name].draw(*about, self.seed, _SUBSETS + purpose)
+            x = take_places(x, drawn, stream)
+        return x

@@ -17,24 +17,21 @@ import torch
 from torch import Tensor
 
 from msclr.config import Recipe, save_recipe
-from msclr.data.dataset import SkeletonDataset
-from msclr.data.store import COORDINATES
 from msclr.errors import DivergedError, InputError, StoppedError
 from msclr.method_keys import unread
 from msclr.paths import as_path
 from msclr.training.backend import check_kernels, describe_kernels, running_on
-from msclr.training.batches import Draw, Sampler
-from msclr.training.build import build_method, build_views
+from msclr.training.build import build_method, build_sampler, build_views, open_clips
 from msclr.training.checkpoint import load_checkpoint, save_checkpoint
 from msclr.training.distributed import Ranks, ranks_of
 from msclr.training.log import RunLog, StepRecord
 from msclr.training.precision import DTYPES, choose_precision, describe, emulation_warning
+from msclr.training.sampler import Draw
 from msclr.training.schedule import learning_rate
 from msclr.training.stop import noted_signals
 
 CHECKPOINT, RECIPE, LOG = "checkpoint.pt", "recipe.yaml", "log.csv"
 _OF_A_RUN = (RECIPE, LOG)  # what a run leaves before its first checkpoint
-_STORAGE = {"fp32": "float32", "fp16": "float16"}
 _DEFAULTS = asdict(Recipe(data="", out=""))
 # On a resume.
 _FREE_TO_CHANGE = ("data", "out", "device", "backend", "log_every", "checkpoint_every")
@@ -108,16 +105,9 @@ class Pretraining:
         ranks.check_batch(recipe.batch_size)
         self.ranks, self.device = ranks, device
         self.folder = as_path(recipe.out)
-        self.dataset = SkeletonDataset(
-            as_path(recipe.data),
-            "train",
-            recipe.layouts,
-            device,
-            _STORAGE[recipe.data_precision],
-            derive=recipe.derive or (),
-        )
+        self.dataset = open_clips(recipe, device)
         layouts = list(self.dataset.layouts.values())
-        self.sampler = Sampler(len(self.dataset), len(layouts), recipe.batch_size, recipe.seed)
+        self.sampler = build_sampler(recipe, self.dataset)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.steps = recipe.steps or recipe.epochs * self.steps_per_epoch
 
@@ -152,6 +142,9 @@ class Pretraining:
             return
         precision = self.recipe.precision
         if say:
+            for part in self.dataset.parts if len(self.dataset.parts) > 1 else ():
+                names = (f"{x} (derived)" if x in part.derived else x for x in part.layouts)
+                say(f"{part.store.path}: {part.clips} clips under {', '.join(names)}")
             say(describe(precision, self.asked_precision, self.device))
             if step:
                 say(f"going on after step {step} of {self.steps}")
@@ -263,19 +256,10 @@ class Pretraining:
             raise DivergedError(self._divergence("the weights are not finite after", step, rate))
         if not self.ranks.first:
             return
-        store = self.dataset.store
         state = {
             "recipe": asdict(self.recipe),
             "layouts": {name: x.to_dict(True) for name, x in self.dataset.layouts.items()},
-            "coordinates": store.coordinates,
-            "units": store.meta.get("units", COORDINATES[store.coordinates]),
-            "size": dict(store.size),
-            "frame": store.frame,
-            "size_by": store.size_by,
-            "derived": dict(self.dataset.derived),
-            "frames": store.frames,
-            "bodies": store.bodies,
-            "data_checksums": dict(store.meta["checksums"]),
+            **self.dataset.about(),
             **describe_kernels(),
             "step": step,
             "method": self.method.state_dict(),
@@ -294,8 +278,10 @@ class Pretraining:
         if unlike:
             changes = ", ".join(f"{k}={theirs[k]!r} there, {mine[k]!r} here" for k in unlike)
             raise InputError(f"{path} is of another recipe: {changes}")
-        if state["data_checksums"] != self.dataset.store.meta["checksums"]:
-            raise InputError(f"{path} was trained on other data than {self.recipe.data} holds")
+        if state["data_checksums"] != self.dataset.about()["data_checksums"]:
+            data = self.recipe.data
+            named = " and ".join(data) if isinstance(data, list) else data
+            raise InputError(f"{path} was trained on other data than {named} holds")
         check_kernels(state, path)
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,4 +1,4 @@
-"""Views that show a part of a layout's joints, as a convention with fewer joints would."""
+"""Views as another convention would show them: fewer joints, or joints a little elsewhere."""
 
 from __future__ import annotations
 
@@ -57,6 +57,24 @@ class JointSubsets:
             gone = cut[:, joint] | (place[:, parent] != parent)
             place[gone, joint] = place[gone, parent]
         return place
+
+
+def slide_joints(
+    x: Tensor, along: np.ndarray, parents: np.ndarray, stream: str, planar: bool
+) -> Tensor:
+    """Views x (B, C, T, V, M) of a stream whose joints slide along the bones to their ``parents``
+    (V,), by ``along`` (B, V) of a bone's length. The score of ``planar`` clips stays.
+
+    So two conventions differ that mark a joint at another point of the same limb.
+    """
+    share = to_device(along, x.device)[:, None, None, :, None]  # (B, 1, 1, V, 1)
+    parent = to_device(parents, x.device)
+    if stream == "bone":  # from the parent, which slides as well
+        shift = share * x
+        moved = x - shift + shift.index_select(3, parent)
+    else:
+        moved = x + share * (x.index_select(3, parent) - x)
+    return torch.cat([moved[:, :2], x[:, 2:]], dim=1) if planar else moved
 
 
 def take_places(x: Tensor, place: np.ndarray, stream: str) -> Tensor:

@@ -14,8 +14,9 @@ from msclr.data.store import StoreWriter
 from msclr.errors import InputError
 from msclr.kernels import augment
 from msclr.methods import Batch
-from msclr.training.batches import Draw, Sampler, ViewMaker
+from msclr.training.batches import ViewMaker
 from msclr.training.distributed import Ranks
+from msclr.training.sampler import Draw, Sampler
 
 LAYOUTS = ["h36m_17", "kinectv1_20", "smpl_24"]
 CLIPS, FRAMES, BODIES, SEED = 12, 6, 2, 3

@@ -12,8 +12,9 @@ from msclr.data.streams import to_stream
 from msclr.errors import InputError
 from msclr.layouts import Layout
 from msclr.training import Pretraining
-from msclr.training.batches import Draw, ViewMaker
+from msclr.training.batches import ViewMaker
 from msclr.training.distributed import Ranks
+from msclr.training.sampler import Draw
 from msclr.training.subsets import CUTS, JointSubsets, take_places
 from tests.tiny import prepare_tiny, tiny_recipe, tiny_values
 from tests.training.test_no_waiting import WAITING, Recorder
