@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.tables import accuracies, differences
+from benchmarks.accuracy.tables import accuracies, differences, headline
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -279,6 +279,7 @@ TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "ui_prmd": (transfer, "ui_prmd"),
     "utkinect": (transfer, "utkinect"),
     "accuracy_ui_prmd": (accuracies, "accuracy-ui_prmd.json"),
+    "accuracy_ui_prmd_short": (headline, "accuracy-ui_prmd.json"),
     "accuracy_ui_prmd_differences": (differences, "accuracy-ui_prmd.json"),
     "demo": (demo, "demo"),
     "routes": (routes, "routes"),

@@ -111,6 +111,19 @@ def test_final_runs_what_is_not_there_yet_and_gives_tables(planned, data, tmp_pa
     assert len(started) == 10
 
 
+def test_the_headline_marks_what_an_encoder_never_saw():
+    def run(**means):
+        return {"figures": {k: {"mean": v, "std": 1.0, "values": [v, v]} for k, v in means.items()}}
+
+    one = {"linear A": 60.0, "linear B derive": 50.0, "linear C": 1.0, "ensemble": 62.0}
+    other = {"linear A derive": 40.0, "linear B": 55.0}
+    assert rows.headline({"runs": {"one": run(**one), "other": run(**other)}}) == [
+        ["trained on", "A", "B", "ensemble"],
+        ["one", "60.0 ± 1.0", "50.0 ± 1.0 *unseen*", "62.0 ± 1.0"],
+        ["other", "40.0 ± 1.0 *unseen*", "55.0 ± 1.0", ""],
+    ]
+
+
 def test_test_people_are_asked_by_one_plan_only(planned, data, tmp_path, started, capsys):
     assert call(planned, data, tmp_path / "out", "--final", "--seeds", "1") == 0
     assert call(planned, data, tmp_path / "out", "--final", "--seeds", "1", "--set", "lr=1") == 2
