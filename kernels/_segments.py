@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from msclr.kernels._arguments import has_values, want
+
 
 def triples(segments: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """N, T and V of each segment."""
@@ -56,6 +58,17 @@ def present_rows(counts: Tensor, segments: Sequence[int]) -> Tensor:
             for i, (n, t, v) in enumerate(triples(segments))
         ]
     )
+
+
+def check_counts(counts: Tensor, segments: Sequence[int]) -> None:
+    """Raise ValueError unless counts are of the segments, and within them where that is seen."""
+    sizes = [n for n, _, _ in triples(segments)]
+    fits = counts.shape == (len(sizes),) and counts.dtype == torch.int64
+    want(fits, "counts", counts, f"int64 ({len(sizes)},)")
+    if has_values(counts):
+        for count, size in zip(counts.numpy(), sizes, strict=True):
+            if not 0 <= count <= size:
+                raise ValueError(f"counts must lie in 0..N, got {count} of {size} samples")
 
 
 def counted(segments: Sequence[int], counts: Tensor) -> list[int]:

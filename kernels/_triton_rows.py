@@ -3,7 +3,9 @@
 Rows are those of one or several joint layouts, one segment after the other, in the order (N, T, V)
 within a segment. A program takes a tile of BLOCK_M rows of one entry of the table: of a segment,
 or, where rows are made from those of every second frame, of its even or its odd frames. Tables
-depend on sizes alone, so they are made once and kept.
+depend on sizes alone, so they are made once and kept. Where the number of samples changes from
+call to call, sizes are those of the most there may be, and ``counts`` (L,) in memory says how many
+are there; rows of the others are surplus: written as 0, and never read.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from msclr.kernels._backend import interpreted
 from msclr.kernels._segments import strided, triples
 from msclr.kernels._triton import Types, cdiv, multiprocessors, next_power_of_2
 
-_COLUMNS = 10
+_COLUMNS = 11
 COLUMNS = tl.constexpr(_COLUMNS)
 FIRST_TILE = tl.constexpr(0)
 ROWS = tl.constexpr(1)  # that the entry makes
@@ -33,6 +35,7 @@ READ_ROW = tl.constexpr(6)  # the segment's first row, of those read
 READ_FRAMES = tl.constexpr(7)
 PARITY = tl.constexpr(8)  # the entry's first frame
 GRAPH = tl.constexpr(9)  # where the segment's adjacency begins, over K
+SEGMENT = tl.constexpr(10)  # its number
 _NO_TILE = 2**31 - 1
 
 
@@ -73,13 +76,14 @@ def entries_of(segments: Sequence[int], stride: int, backward: bool) -> list[lis
     """
     entries, rows, graph = [], [0, 0], 0  # rows: of all frames, of every stride-th
     short = strided(segments, stride)
-    for (n, t, v), (_, t_short, _) in zip(triples(segments), triples(short), strict=True):
+    sizes = zip(triples(segments), triples(short), strict=True)
+    for number, ((n, t, v), (_, t_short, _)) in enumerate(sizes):
         frames = [t, t_short]
         own, read = (0, 1) if backward else (1, 0)
         for parity in range(stride if backward else 1):
             made = -(-(t - parity) // stride)
             entries.append([0, n * made * v, made, v, rows[own], frames[own], rows[read],
-                            frames[read], parity, graph])  # fmt: skip
+                            frames[read], parity, graph, number])  # fmt: skip
         rows = [rows[0] + n * t * v, rows[1] + n * t_short * v]
         graph += v * v
     return entries
@@ -106,13 +110,42 @@ def entry_of(table, tile, ENTRIES: tl.constexpr):
 
 
 @triton.jit
-def rows_of_tile(entry, tile, BLOCK_M: tl.constexpr):
-    """Sample, frame (of those the entry makes) and joint of each row, and whether it exists."""
+def rows_there(entry, counts):
+    """How many of the entry's rows are of samples that are there, all but its last ones."""
+    rows = tl.load(entry + ROWS)
+    if counts is not None:
+        samples = tl.load(counts + tl.load(entry + SEGMENT)).to(tl.int32)
+        rows = tl.minimum(rows, samples * tl.load(entry + FRAMES) * tl.load(entry + JOINTS))
+    return rows
+
+
+@triton.jit
+def rows_of_tile(entry, counts, tile, BLOCK_M: tl.constexpr):
+    """Sample, frame (of those the entry makes) and joint of each row, whether it is there, and
+    whether the entry has it, if as surplus."""
     row = (tile - tl.load(entry + FIRST_TILE)) * BLOCK_M + tl.arange(0, BLOCK_M)
     joints = tl.load(entry + JOINTS)
     frames = tl.load(entry + FRAMES)
     frame = row // joints
-    return frame // frames, frame % frames, row % joints, row < tl.load(entry + ROWS)
+    there = row < rows_there(entry, counts)
+    return frame // frames, frame % frames, row % joints, there, row < tl.load(entry + ROWS)
+
+
+@triton.jit
+def places_of_rows(row, table, counts, ENTRIES: tl.constexpr):
+    """Which rows are there, and their places among those; of a table of all frames made."""
+    there = row < 0
+    place = row
+    before = 0
+    for i in tl.static_range(ENTRIES):
+        entry = table + i * COLUMNS
+        first = tl.load(entry + OWN_ROW)
+        rows = rows_there(entry, counts)
+        own = (row >= first) & (row < first + rows)
+        place = tl.where(own, row - first + before, place)
+        there = there | own
+        before += rows
+    return there, place
 
 
 @triton.jit

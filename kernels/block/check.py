@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
-from msclr.kernels._arguments import has_values, want, want_one_device
-from msclr.kernels._segments import rows_in, triples
+from msclr.kernels._arguments import want, want_one_device
+from msclr.kernels._segments import check_counts, rows_in, triples
 from msclr.kernels.block.operator import Arguments
 
 TAPS = 9
-
-
-def check_counts(counts: Tensor, segments: Sequence[int]) -> None:
-    """Raise ValueError unless counts are of the segments, and within them where that is seen."""
-    sizes = [n for n, _, _ in triples(segments)]
-    fits = counts.shape == (len(sizes),) and counts.dtype == torch.int64
-    want(fits, "counts", counts, f"int64 ({len(sizes)},)")
-    if has_values(counts):
-        for count, size in zip(counts.numpy(), sizes, strict=True):
-            if not 0 <= count <= size:
-                raise ValueError(f"counts must lie in 0..N, got {count} of {size} samples")
 
 
 def check_arguments(a: Arguments) -> None:

@@ -31,6 +31,7 @@ class PackedConv(NamedTuple):
     segments: Sequence[int]
     partitions: int
     stride: int
+    counts: Tensor | None = None  # (L,): samples that are there
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -81,9 +82,10 @@ def forward(conv: PackedConv, want_sums: bool) -> tuple[Tensor, Tensor | None]:
     sums = types.new_sums(conv.x, plan.tiles, 2, channels) if want_sums else None
     if plan.tiles:
         programs.convolve[(plan.tiles * cdiv(channels, blocks["BLOCK_N"]),)](
-            conv.x, None, None, conv.weight, conv.bias, *conv.graph(False), plan.table, made, sums,
-            None, None, read, channels, w_k, w_c, w_o, K=conv.partitions, STRIDE=conv.stride,
-            BACKWARD=False, ENTRIES=plan.entries, **types.constants, **blocks,
+            conv.x, None, None, conv.weight, conv.bias, *conv.graph(False), plan.table,
+            conv.counts, made, sums, None, None, read, channels, w_k, w_c, w_o,
+            K=conv.partitions, STRIDE=conv.stride, BACKWARD=False, ENTRIES=plan.entries,
+            **types.constants, **blocks,
         )  # fmt: skip
     return made, sums
 
@@ -98,7 +100,7 @@ def to_x(conv: PackedConv, g: Gradient, addend: Tensor | None, gate: Tensor | No
     made = conv.x.new_empty(conv.x.shape)
     if plan.tiles:
         programs.convolve[(plan.tiles * cdiv(channels, blocks["BLOCK_N"]),)](
-            *g, conv.weight, None, *conv.graph(True), plan.table, made, None,
+            *g, conv.weight, None, *conv.graph(True), plan.table, conv.counts, made, None,
             addend, gate, read, channels, w_k, w_o, w_c, K=conv.partitions, STRIDE=conv.stride,
             BACKWARD=True, ENTRIES=plan.entries, **types.constants, **blocks,
         )  # fmt: skip
@@ -117,7 +119,8 @@ def to_weight(conv: PackedConv, g: Gradient) -> tuple[Tensor, Tensor]:
     sums = types.new_sums(conv.x, splits, size + conv.weight.shape[0])
     if splits:
         programs.weight_gradient[(splits, pieces, groups)](
-            *g, conv.x, *conv.graph(False), plan.table, sums, *conv.channels, plan.tiles, size,
+            *g, conv.x, *conv.graph(False), plan.table, conv.counts, sums, *conv.channels,
+            plan.tiles, size,
             K=conv.partitions, STRIDE=conv.stride, ENTRIES=plan.entries,
             **types.constants, **blocks,
         )  # fmt: skip
@@ -139,7 +142,7 @@ def to_adjacency(conv: PackedConv, g: Gradient) -> Tensor:
     links = types.new_sums(conv.x, pieces * splits, segments * conv.partitions, rows, rows)
     if splits:
         programs.joint_gradients[(splits, segments * conv.partitions, pieces)](
-            *g, conv.x, conv.weight, conv.bias, plan.table, links, *conv.channels,
+            *g, conv.x, conv.weight, conv.bias, plan.table, conv.counts, links, *conv.channels,
             *conv.weight_strides(), K=conv.partitions, **types.constants, **blocks,
         )  # fmt: skip
     return conv.lists().gradient(links, rows)

@@ -24,13 +24,13 @@ from msclr.kernels._triton_rows import (
     OWN_ROW,
     PARITY,
     READ_ROW,
-    ROWS,
     as_operand,
     entry_of,
     normed_rows,
     own_rows,
     read_rows,
     rows_of_tile,
+    rows_there,
     store_sums,
 )
 from msclr.kernels.graph_conv.triton_neighbours import entries_of
@@ -70,6 +70,7 @@ def convolve(
     source,  # None: every joint has itself alone
     longest,
     table,
+    counts,  # None, or (L,): samples that are there
     made,  # (R', C_made)
     sums,  # None, or (tiles, 2, C_made): of made as it is stored, and of its squares
     addend,  # None, or (R', C_made): added where gate > 0, or where there is no gate everywhere
@@ -95,9 +96,9 @@ def convolve(
     tile = tl.program_id(0) // blocks
     o = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     segment, entry = entry_of(table, tile, ENTRIES)
-    sample, frame, joint, exists = rows_of_tile(entry, tile, BLOCK_M)
+    sample, frame, joint, there, exists = rows_of_tile(entry, counts, tile, BLOCK_M)
     joints = tl.load(entry + JOINTS)
-    reads = exists & (tl.load(entry + PARITY) == 0)
+    reads = there & (tl.load(entry + PARITY) == 0)
     read_frame = frame if BACKWARD else frame * STRIDE
     first_row = read_rows(entry, sample, read_frame, 0)
     graphs = tl.load(entry + GRAPH) * K
@@ -133,15 +134,18 @@ def convolve(
     row = own_rows(entry, sample, frame, joint, STRIDE if BACKWARD else 1)
     inside = exists[:, None] & (o < channels_made)[None, :]
     at = row[:, None] * channels_made + o[None, :]
+    known = there[:, None] & (o < channels_made)[None, :]
     if addend is not None:
-        more = tl.load(addend + at, mask=inside, other=0).to(SUM)
+        more = tl.load(addend + at, mask=known, other=0).to(SUM)
         if gate is not None:
-            closed = tl.load(gate + at, mask=inside, other=0).to(SUM) <= 0  # not where it is NaN
+            closed = tl.load(gate + at, mask=known, other=0).to(SUM) <= 0  # not where it is NaN
             more = tl.where(closed, 0, more)
         acc += more
+    if counts is not None:
+        acc = tl.where(there[:, None], acc, 0)
     stored = acc.to(made.dtype.element_ty)
     if sums is not None:
-        seen = tl.where(exists[:, None], stored.to(SUM), 0)
+        seen = tl.where(there[:, None], stored.to(SUM), 0)
         store_sums(sums, tile, o, channels_made, seen, seen * seen)
     tl.store(made + at, stored, mask=inside)
 
@@ -156,6 +160,7 @@ def weight_gradient(
     source,
     longest,
     table,
+    counts,  # None, or (L,)
     sums,  # (splits, K C_out C_in + K C_out): of the weight, and of the bias
     channels_in,
     channels_out,
@@ -185,7 +190,7 @@ def weight_gradient(
         of_bias = of_bias + (tl.zeros((BLOCK_O,), SUM),)
     for tile in range(split, tiles, tl.num_programs(0)):
         segment, entry = entry_of(table, tile, ENTRIES)
-        sample, frame, joint, exists = rows_of_tile(entry, tile, BLOCK_M)
+        sample, frame, joint, exists, has = rows_of_tile(entry, counts, tile, BLOCK_M)
         joints = tl.load(entry + JOINTS)
         first_row = read_rows(entry, sample, frame * STRIDE, 0)
         row = own_rows(entry, sample, frame, joint, 1)
@@ -228,6 +233,7 @@ def joint_gradients(
     weight,
     bias,  # (K, C_out) or None
     table,
+    counts,  # None, or (L,)
     links,  # (blocks, splits, segments, K, BLOCK_R, BLOCK_R): dA in parts
     channels_in,
     channels_out,
@@ -255,7 +261,7 @@ def joint_gradients(
     o = tl.program_id(2) // blocks * BLOCK_O + tl.arange(0, BLOCK_O)
     entry = table + tl.program_id(1) // K * COLUMNS
     joints = tl.load(entry + JOINTS)
-    rows = tl.load(entry + ROWS)
+    rows = rows_there(entry, counts)
     row = tl.arange(0, BLOCK_R)
     used = BLOCK_R // joints * joints
     within = (c < channels_in)[:, None] & (o < channels_out)[None, :]

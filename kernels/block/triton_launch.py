@@ -1,11 +1,13 @@
 """A block of ST-GCN in Triton: ``fused.py`` with parts that run on a GPU.
 
 Sums over rows are made tile by tile in float32 (float64 of float64) and added up in float64 by the
-one program that folds the norm, so they have a fixed order. Scratch memory holds two numbers a tile
-and channel, and the parts of the parameters' gradients. Bytes of a row of C channels, with e the
-size of an element and x the residual: forward 7 C e (x, h1; h1, h2; h2, x, y), backward 22 C e for
-what comes next to the rows (4 of the output, 4 and 3 of the temporal convolution, 5 and 3 of the
-graph convolution, 3 of the adjacency, where its partitions share the cache).
+one program that folds the norm, so they have a fixed order. Scratch memory holds two numbers for
+each tile and channel, and the parts of the parameters' gradients.
+
+Bytes of a row of C channels, with e the size of an element and x the residual: forward 7 C e (x,
+h1; h1, h2; h2, x, y), backward 22 C e for what comes next to the rows (4 of the output, 4 and 3 of
+the temporal convolution, 5 and 3 of the graph convolution, 3 of the adjacency, where its
+partitions share the cache).
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from msclr.kernels._segments import present_rows, strided
 from msclr.kernels._triton import cdiv, check_dtype
-from msclr.kernels._triton_rows import RowTypes
+from msclr.kernels._triton_rows import RowTypes, plan_rows
 from msclr.kernels.block import fused, graph_launch, triton_norm, triton_output
 from msclr.kernels.block.graph_launch import Gradient, PackedConv
 from msclr.kernels.block.operator import Arguments
@@ -34,6 +37,7 @@ def backward(grad: Tensor, *given) -> tuple[Tensor, ...]:
         return fused.backward_of(_Launches, grad, given)
 
 
+_NO_SURPLUS = None, None, 0
 _SMALL = {"BLOCK_P": 256, "BLOCK_C": 8, "num_warps": 8}  # of programs that fold norms
 
 
@@ -51,6 +55,7 @@ class _Launches:
             time_bias=a.time_bias.contiguous(),
             norms=a.norms.contiguous(),
             running=a.running.contiguous(),
+            counts=None if a.counts is None else a.counts.contiguous(),
         )
         self.types = RowTypes(a.x.dtype)
         made = a.norms.new_empty(a.norms.shape)
@@ -76,8 +81,9 @@ class _Launches:
     def temporal_conv(self, h1):
         a = self.a
         return temporal_conv.forward(
-            h1, self.numbers[0], a.time_weight, a.time_bias, a.segments, a.stride, a.training
-        )
+            h1, self.numbers[0], a.time_weight, a.time_bias, a.segments, a.stride, a.training,
+            a.counts,
+        )  # fmt: skip
 
     def fold(self, place, sums, rows):
         a, counted, parts = self.a, False, 0
@@ -85,14 +91,15 @@ class _Launches:
             rows = 0
         elif a.group:
             total = self._total(sums, 3)
-            total[0, 2] = rows
+            total[0, 2] = rows if a.counts is None else self._rows_there(place)
             sums, counted = fused.over_ranks(total, a.group), True
         if sums is not None:
             parts = len(sums)
         norm = slice(2 * place, 2 * place + 2)
+        surplus = self._surplus(place) if a.training and not counted else _NO_SURPLUS
         triton_norm.fold[self._small_grid()](
             sums, a.norms[norm], a.running[norm], self.folded[place], self.numbers[place],
-            self.moments[norm], parts, rows, self.channels, EPS=a.eps, COUNTED=counted,
+            self.moments[norm], parts, rows, *surplus, self.channels, EPS=a.eps, COUNTED=counted,
             **_SMALL,
         )  # fmt: skip
 
@@ -102,8 +109,8 @@ class _Launches:
         if len(y):
             grid, options = self._output_options(len(y))
             triton_output.output[grid](
-                h2, self.numbers[1], residual, r_norm, y, self._seed(), len(y), self.channels,
-                self.a.block, **options,
+                h2, self.numbers[1], residual, r_norm, y, self._seed(), len(y),
+                *self._surplus(1), self.channels, self.a.block, **options,
             )  # fmt: skip
         return y
 
@@ -117,8 +124,8 @@ class _Launches:
         sums = self.types.new_sums(d, parts, 2 if r is None else 4, self.channels)
         if parts:
             triton_output.output_gradient[grid](
-                grad.contiguous(), y, h2, r, d, z, sums, self._seed(), len(d), self.channels,
-                self.a.block, **options,
+                grad.contiguous(), y, h2, r, d, z, sums, self._seed(), len(d),
+                *self._surplus(1), self.channels, self.a.block, **options,
             )  # fmt: skip
         return d, z, sums[:, :2], sums[:, 2:]
 
@@ -135,7 +142,7 @@ class _Launches:
 
     def temporal_conv_backward(self, d, h2, to_h2, h1, want_weight):
         a = self.a
-        given = d, h2, to_h2, h1, self.numbers[0], a.time_weight, a.segments, a.stride
+        given = d, h2, to_h2, h1, self.numbers[0], a.time_weight, a.segments, a.stride, a.counts
         dweight = dbias = None
         if want_weight:
             dweight, dbias = temporal_conv.weight_gradient(*given)
@@ -169,14 +176,28 @@ class _Launches:
     def _graph(self) -> PackedConv:
         a = self.a
         return PackedConv(
-            a.x, a.graph_weight, a.graph_bias, a.adjacency, a.support, a.segments, a.partitions, 1
-        )
+            a.x, a.graph_weight, a.graph_bias, a.adjacency, a.support, a.segments, a.partitions, 1,
+            a.counts,
+        )  # fmt: skip
 
     def _projection(self) -> PackedConv:
         a = self.a
         return PackedConv(
-            a.x, a.residual_weight, a.residual_bias, None, None, a.segments, 1, a.stride
+            a.x, a.residual_weight, a.residual_bias, None, None, a.segments, 1, a.stride, a.counts
         )
+
+    def _surplus(self, place: int) -> tuple[Tensor | None, Tensor | None, int]:
+        """Of the rows of the norm number ``place``: their table, what is there, and entries."""
+        a = self.a
+        if a.counts is None:
+            return _NO_SURPLUS
+        plan = plan_rows(a.segments, a.stride if place else 1, False, 128, a.x.device)
+        return plan.table, a.counts, plan.entries
+
+    def _rows_there(self, place: int) -> Tensor:
+        """How many of them are there."""
+        segments = strided(self.a.segments, self.a.stride if place else 1)
+        return present_rows(self.a.counts, segments).sum()
 
     def _small_grid(self, rows: int = 1) -> tuple[int, int]:
         return cdiv(self.channels, _SMALL["BLOCK_C"]), rows
@@ -208,7 +229,9 @@ class _Launches:
         """The grid, and what it is made of."""
         p, seed, _ = fused.dropout_of(self.a)
         channels = self.channels
-        whole = p > 0 and (channels % 64 == 0 or channels in (16, 32))
+        # Several rows of a group are rows side by side, which surplus in between would part.
+        joined = self.a.counts is None or len(self.a.segments) == 3
+        whole = p > 0 and (channels % 64 == 0 or (channels in (16, 32) and joined))
         width = min(channels, 64) if whole else 0
         block = 128 if width else 64
         if width:

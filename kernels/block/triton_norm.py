@@ -9,6 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from msclr.kernels._triton_rows import COLUMNS, rows_there
+
 
 @triton.jit
 def _wide(numbers):
@@ -49,6 +51,9 @@ def fold(
     moments,  # (2, C): mean and unbiased variance
     parts,
     rows,
+    table,  # None, or with counts (L,) of which rows: as many as are there
+    counts,
+    ENTRIES: tl.constexpr,
     channels,
     EPS: tl.constexpr,
     COUNTED: tl.constexpr,
@@ -60,6 +65,10 @@ def fold(
     mean = _wide(tl.load(running + c, mask=exist, other=0))
     variance = _wide(tl.load(running + channels + c, mask=exist, other=1))
     unbiased = variance
+    if counts is not None:
+        rows = 0
+        for i in tl.static_range(ENTRIES):
+            rows += rows_there(table + i * COLUMNS, counts)
     n = tl.zeros((BLOCK_C,), tl.float64) + rows
     if COUNTED:
         n = _wide(tl.load(sums + 2 * channels + c, mask=exist, other=0))

@@ -11,6 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from msclr.kernels._triton_rows import places_of_rows
+
 GROUP = tl.constexpr(64)
 
 
@@ -32,15 +34,25 @@ def _factors(word, THRESHOLD: tl.constexpr, KEPT: tl.constexpr, SUM: tl.constexp
 
 @triton.jit
 def _own_factors(
-    r, c, channels, seed, block, THRESHOLD: tl.constexpr, KEPT: tl.constexpr,
+    place, c, channels, seed, block, THRESHOLD: tl.constexpr, KEPT: tl.constexpr,
     SEED_IN_MEMORY: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """Those of rows r and columns c, each from counters of its own."""
-    number = r.to(tl.int64)[:, None] * channels + c[None, :]
-    place = number % GROUP
-    w0, w1, w2, w3 = _words(number // GROUP, place % 16, seed, block, SEED_IN_MEMORY)
-    low = tl.where(place < 16, w0, w1)
-    return _factors(tl.where(place < 32, low, tl.where(place < 48, w2, w3)), THRESHOLD, KEPT, SUM)
+    """Those of rows ``place`` and columns c, each from counters of its own."""
+    number = place.to(tl.int64)[:, None] * channels + c[None, :]
+    i = number % GROUP
+    w0, w1, w2, w3 = _words(number // GROUP, i % 16, seed, block, SEED_IN_MEMORY)
+    low = tl.where(i < 16, w0, w1)
+    return _factors(tl.where(i < 32, low, tl.where(i < 48, w2, w3)), THRESHOLD, KEPT, SUM)
+
+
+@triton.jit
+def _there(r, rows, table, counts, ENTRIES: tl.constexpr):
+    """Which rows are there, and their places among those."""
+    there = r < rows
+    place = r
+    if counts is not None:
+        there, place = places_of_rows(r, table, counts, ENTRIES)
+    return there, place
 
 
 @triton.jit
@@ -51,20 +63,21 @@ def _norm_of(norm, c, channels, SUM: tl.constexpr):
 
 
 @triton.jit
-def _make(h, norm, residual, r_norm, made, r, c, rows, channels, factors, SUM: tl.constexpr):
+def _make(h, norm, residual, r_norm, made, r, c, there, rows, channels, factors, SUM: tl.constexpr):
     inside = (r < rows)[:, None] & (c < channels)[None, :]
+    known = there[:, None] & inside
     at = r.to(tl.int64)[:, None] * channels + c[None, :]
     scale, shift = _norm_of(norm, c, channels, SUM)
-    v = tl.load(h + at, mask=inside, other=0).to(SUM) * scale + shift
+    v = tl.load(h + at, mask=known, other=0).to(SUM) * scale + shift
     if factors is not None:
         v = v * factors
     if residual is not None:
-        added = tl.load(residual + at, mask=inside, other=0).to(SUM)
+        added = tl.load(residual + at, mask=known, other=0).to(SUM)
         if r_norm is not None:
             r_scale, r_shift = _norm_of(r_norm, c, channels, SUM)
             added = added * r_scale + r_shift
         v = v + added
-    v = tl.where(v < 0, 0, v)  # NaN stays
+    v = tl.where((v < 0) | ~known, 0, v)  # NaN stays
     tl.store(made + at, v.to(made.dtype.element_ty), mask=inside)
 
 
@@ -77,6 +90,9 @@ def output(
     made,  # (R, C)
     seed,  # a number, or where one is
     rows,
+    table,  # of all rows, and samples that are there; or None
+    counts,
+    ENTRIES: tl.constexpr,
     channels,
     block,
     DROPS: tl.constexpr,
@@ -91,45 +107,52 @@ def output(
     i = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     if WIDTH == 0:
         c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+        there, place = _there(i, rows, table, counts, ENTRIES)
         factors = None
         if DROPS:
             factors = _own_factors(
-                i, c, channels, seed, block, THRESHOLD, KEPT, SEED_IN_MEMORY, SUM
+                place, c, channels, seed, block, THRESHOLD, KEPT, SEED_IN_MEMORY, SUM
             )
-        _make(h, norm, residual, r_norm, made, i, c, rows, channels, factors, SUM)
+        _make(h, norm, residual, r_norm, made, i, c, there, rows, channels, factors, SUM)
     else:
         first = tl.program_id(1) * WIDTH
         lane = tl.arange(0, 16)
-        group = (i.to(tl.int64) * (GROUP // WIDTH) * channels + first) // GROUP
+        place = i
+        if WIDTH == 64:
+            _, place = _there(i, rows, table, counts, ENTRIES)
+        group = (place.to(tl.int64) * (GROUP // WIDTH) * channels + first) // GROUP
         words = _words(group[:, None], lane[None, :], seed, block, SEED_IN_MEMORY)
         for w in tl.static_range(4):
             factors = _factors(words[w], THRESHOLD, KEPT, SUM)
             r = i * (GROUP // WIDTH) + w * 16 // WIDTH
             c = first + w * 16 % WIDTH + lane
-            _make(h, norm, residual, r_norm, made, r, c, rows, channels, factors, SUM)
+            there, _ = _there(r, rows, table, counts, ENTRIES)
+            _make(h, norm, residual, r_norm, made, r, c, there, rows, channels, factors, SUM)
 
 
 @triton.jit
 def _make_gradient(
-    dy, y, h, residual, made, passed, own_sums, r, c, rows, channels, factors, SUM: tl.constexpr
-):
+    dy, y, h, residual, made, passed, own_sums, r, c, there, rows, channels, factors,
+    SUM: tl.constexpr,
+):  # fmt: skip
     inside = (r < rows)[:, None] & (c < channels)[None, :]
+    known = there[:, None] & inside
     at = r.to(tl.int64)[:, None] * channels + c[None, :]
-    z = tl.load(dy + at, mask=inside, other=0).to(SUM)
-    z = tl.where(tl.load(y + at, mask=inside, other=0).to(SUM) <= 0, 0, z)  # not where it is NaN
+    z = tl.load(dy + at, mask=known, other=0).to(SUM)
+    z = tl.where(tl.load(y + at, mask=known, other=0).to(SUM) <= 0, 0, z)  # not where it is NaN
     d = z
     if factors is not None:
         d = d * factors
-    d = tl.where(inside, d, 0)
+    d = tl.where(known, d, 0)
     tl.store(made + at, d.to(made.dtype.element_ty), mask=inside)
     seen = d.to(made.dtype.element_ty).to(SUM)
-    normed = tl.load(h + at, mask=inside, other=0).to(SUM)
+    normed = tl.load(h + at, mask=known, other=0).to(SUM)
     tl.store(own_sums + c, tl.sum(seen, 0), mask=c < channels)
     tl.store(own_sums + channels + c, tl.sum(seen * normed, 0), mask=c < channels)
     if residual is not None:
         tl.store(passed + at, z.to(passed.dtype.element_ty), mask=inside)
         seen = z.to(passed.dtype.element_ty).to(SUM)
-        other = tl.load(residual + at, mask=inside, other=0).to(SUM)
+        other = tl.load(residual + at, mask=known, other=0).to(SUM)
         tl.store(own_sums + 2 * channels + c, tl.sum(seen, 0), mask=c < channels)
         tl.store(own_sums + 3 * channels + c, tl.sum(seen * other, 0), mask=c < channels)
 
@@ -145,6 +168,9 @@ def output_gradient(
     sums,  # (parts, S, C): of made and made h; with a residual, passed and passed residual
     seed,
     rows,
+    table,
+    counts,
+    ENTRIES: tl.constexpr,
     channels,
     block,
     DROPS: tl.constexpr,
@@ -161,24 +187,30 @@ def output_gradient(
     part = tl.program_id(0).to(tl.int64)
     if WIDTH == 0:
         c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+        there, place = _there(i, rows, table, counts, ENTRIES)
         factors = None
         if DROPS:
             factors = _own_factors(
-                i, c, channels, seed, block, THRESHOLD, KEPT, SEED_IN_MEMORY, SUM
+                place, c, channels, seed, block, THRESHOLD, KEPT, SEED_IN_MEMORY, SUM
             )
         _make_gradient(
-            dy, y, h, residual, made, passed, sums + part * size, i, c, rows, channels, factors, SUM
-        )
+            dy, y, h, residual, made, passed, sums + part * size, i, c, there, rows, channels,
+            factors, SUM,
+        )  # fmt: skip
     else:
         first = tl.program_id(1) * WIDTH
         lane = tl.arange(0, 16)
-        group = (i.to(tl.int64) * (GROUP // WIDTH) * channels + first) // GROUP
+        place = i
+        if WIDTH == 64:
+            _, place = _there(i, rows, table, counts, ENTRIES)
+        group = (place.to(tl.int64) * (GROUP // WIDTH) * channels + first) // GROUP
         words = _words(group[:, None], lane[None, :], seed, block, SEED_IN_MEMORY)
         for w in tl.static_range(4):
             factors = _factors(words[w], THRESHOLD, KEPT, SUM)
             r = i * (GROUP // WIDTH) + w * 16 // WIDTH
             c = first + w * 16 % WIDTH + lane
+            there, _ = _there(r, rows, table, counts, ENTRIES)
             own = sums + (part * (GROUP // WIDTH) + w * 16 // WIDTH) * size
             _make_gradient(
-                dy, y, h, residual, made, passed, own, r, c, rows, channels, factors, SUM
+                dy, y, h, residual, made, passed, own, r, c, there, rows, channels, factors, SUM
             )

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from msclr.kernels._arguments import want
-from msclr.kernels._segments import PackedRows, rows_in
-from msclr.kernels.drop_pool import operator
+from msclr.kernels._segments import PackedRows, check_counts, rows_in
+from msclr.kernels.drop_pool import operator, reference
 from msclr.kernels.drop_pool.operator import Arguments
 
 __all__ = ["Pooled", "drop_pool"]
@@ -32,7 +32,8 @@ def drop_pool(x: PackedRows, drop: bool = True, *, backend: str | None = None) -
     ``joints / kept_joints * cells / kept_cells``. No gradient flows through s.
 
     Args:
-        x: feature maps (sum of N T V, C) of one or several layouts.
+        x: feature maps (sum of N T V, C) of one or several layouts. Surplus tracks, where it has
+            ``counts``, have means of 0 and count for nothing; PyTorch's own operators then run.
         drop: whether the means after the drop are wanted.
         backend: "cpu" or "reference" (see :func:`msclr.kernels.backends`), or None for the fastest
             that can run here. "cpu" keeps x and a few numbers of each track and channel for the
@@ -52,4 +53,9 @@ def drop_pool(x: PackedRows, drop: bool = True, *, backend: str | None = None) -
     want(x.rows.dim() == 2, "x.rows", x.rows, "(R, C)")
     rows = rows_in(x.segments)
     want(len(x.rows) == rows, "x.rows", x.rows, f"({rows}, C) by its segments {x.segments}")
+    if x.counts is not None:
+        check_counts(x.counts, x.segments)
+        if backend not in (None, "reference"):
+            raise ValueError(f"backend must be reference or None where x has counts, got {backend}")
+        return Pooled(*reference.drop_pool(x.rows, x.segments, drop, x.counts))
     return Pooled(*operator.drop_pool(backend, Arguments(x.rows, x.segments, drop))[:3])

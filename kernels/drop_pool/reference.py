@@ -12,18 +12,28 @@ EPSILON = 1e-4
 THRESHOLD = 0.7
 
 
-def drop_pool(x: Tensor, segments: list[int], drop: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Means (R, C), those after the drop (R, C) or (0, C), and counts (4,)."""
+def drop_pool(
+    x: Tensor, segments: list[int], drop: bool, there: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Means (R, C), those after the drop (R, C) or (0, C), and counts (4,).
+
+    ``there`` (L,) is how many samples of each segment are there; means of the others are 0.
+    """
     maps = split(at_least_float32(x), segments)
+    own = [None] * len(maps)  # (N, 1, 1, 1) each: which samples are there
+    if there is not None:
+        own = [_first(len(part), number) for part, number in zip(maps, there, strict=True)]
+        maps = [torch.where(known, part, 0) for part, known in zip(maps, own, strict=True)]
     mean = torch.cat([part.mean(dim=(2, 3)) for part in maps])
     counts = torch.zeros(4, dtype=torch.float64, device=x.device)
     if not drop:
         return mean, mean[:0], counts
     dropped = []
-    for part in maps:
+    for part, known in zip(maps, own, strict=True):
         joint, cell = masks(part)
         dropped.append((part * joint * cell).mean(dim=(2, 3)))
-        counts += torch.stack([m for mask in (joint, cell) for m in _total_and_kept(mask)])
+        kept = [m for mask in (joint, cell) for m in _total_and_kept(mask, known)]
+        counts += torch.stack(kept)
     return mean, torch.cat(dropped), counts
 
 
@@ -38,5 +48,13 @@ def masks(x: Tensor) -> tuple[Tensor, Tensor]:
     return joints.to(x), (s < THRESHOLD).to(x)
 
 
-def _total_and_kept(mask: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.full_like(mask, 1, dtype=torch.float64).sum(), mask.sum(dtype=torch.float64)
+def _total_and_kept(mask: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+    all_of_it = torch.full_like(mask, 1, dtype=torch.float64)
+    if known is not None:
+        mask, all_of_it = mask * known, all_of_it * known
+    return all_of_it.sum(), mask.sum(dtype=torch.float64)
+
+
+def _first(samples: int, number: Tensor) -> Tensor:
+    """Which samples (N, 1, 1, 1) are among the first ``number``."""
+    return (torch.arange(samples, device=number.device) < number)[:, None, None, None]

@@ -39,6 +39,7 @@ def convolve(
     gate,  # None, or x (R', C_made): made is 0 where x scale + shift <= 0
     gate_norm,  # (2, C_made): scale and shift
     table,
+    counts,  # None, or (L,): samples that are there
     made,  # (R', C_made)
     sums,  # None, or (tiles, 2, C_made): of made as it is stored, and of made * made or made * gate
     channels_read,
@@ -57,7 +58,7 @@ def convolve(
     tile = tl.program_id(0) // blocks
     o = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     segment, entry = entry_of(table, tile, ENTRIES)
-    sample, frame, joint, exists = rows_of_tile(entry, tile, BLOCK_M)
+    sample, frame, joint, is_there, exists = rows_of_tile(entry, counts, tile, BLOCK_M)
     read_frames = tl.load(entry + READ_FRAMES)
     parity = tl.load(entry + PARITY)
     taps = TAPS if other is None else (TAPS - parity + STRIDE - 1) // STRIDE
@@ -72,7 +73,7 @@ def convolve(
         else:
             tap = parity + STRIDE * j
             t = frame + REACH // STRIDE - j
-        there = exists & (t >= 0) & (t < read_frames)
+        there = is_there & (t >= 0) & (t < read_frames)
         row = read_rows(entry, sample, t, joint)
         a = normed_rows(given, other, norm, row, there, c, channels_read, SUM)
         factor_at = weight + (tap * channels_read + c)[:, None] * channels_made + o[None, :]
@@ -82,19 +83,22 @@ def convolve(
 
     row = own_rows(entry, sample, frame, joint, 1 if other is None else STRIDE)
     inside = exists[:, None] & (o < channels_made)[None, :]
+    known = is_there[:, None] & (o < channels_made)[None, :]
     at = row[:, None] * channels_made + o[None, :]
     if gate is None:
         acc += tl.load(bias + o, mask=o < channels_made, other=0).to(SUM)[None, :]
+        if counts is not None:
+            acc = tl.where(known, acc, 0)
         stored = acc.to(made.dtype.element_ty)
-        seen = tl.where(inside, stored.to(SUM), 0)
+        seen = tl.where(known, stored.to(SUM), 0)
         factors = seen
     else:
-        factors = tl.load(gate + at, mask=inside, other=0).to(SUM)
+        factors = tl.load(gate + at, mask=known, other=0).to(SUM)
         scale = tl.load(gate_norm + o, mask=o < channels_made, other=0)
         shift = tl.load(gate_norm + channels_made + o, mask=o < channels_made, other=0)
         closed = factors * scale.to(SUM)[None, :] + shift.to(SUM)[None, :] <= 0  # not where NaN
         stored = tl.where(closed, 0, acc).to(made.dtype.element_ty)
-        seen = tl.where(inside, stored.to(SUM), 0)
+        seen = tl.where(known, stored.to(SUM), 0)
     if sums is not None:
         store_sums(sums, tile, o, channels_made, seen, seen * factors)
     tl.store(made + at, stored, mask=inside)
@@ -108,6 +112,7 @@ def weight_gradient(
     x,  # (R, C_in)
     norm,  # (2, C_in)
     table,
+    counts,  # None, or (L,)
     sums,  # (splits, 9 C_out C_in + C_out): of the weight (C_out, C_in, 9), and of the bias
     channels_in,
     channels_out,
@@ -134,7 +139,7 @@ def weight_gradient(
     of_bias = tl.zeros((BLOCK_O,), SUM)
     for tile in range(split, tiles, tl.num_programs(0)):
         segment, entry = entry_of(table, tile, ENTRIES)
-        sample, frame, joint, exists = rows_of_tile(entry, tile, BLOCK_M)
+        sample, frame, joint, exists, has = rows_of_tile(entry, counts, tile, BLOCK_M)
         read_frames = tl.load(entry + READ_FRAMES)
         row = own_rows(entry, sample, frame, joint, 1)
         g = normed_rows(d, y, coefficients, row, exists, o, channels_out, SUM)

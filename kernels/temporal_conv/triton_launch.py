@@ -30,10 +30,12 @@ def forward(
     segments: Sequence[int],
     stride: int,
     want_sums: bool,
+    counts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """y, and its sums (tiles, 2, C_out); ``norm`` (2, C_in) is scale and shift."""
+    """y, and its sums (tiles, 2, C_out); ``norm`` (2, C_in) is scale and shift; ``counts`` (L,)
+    samples of each segment are there."""
     taps = packed_taps(weight, x.dtype, transposed=False)
-    return _convolve(x, None, norm, taps, bias, None, None, segments, stride, want_sums)
+    return _convolve(x, None, norm, taps, bias, None, None, segments, stride, counts, want_sums)
 
 
 def backward(
@@ -45,10 +47,11 @@ def backward(
     weight: Tensor,
     segments: Sequence[int],
     stride: int,
+    counts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """e, and its sums (tiles, 2, C_in)."""
     taps = packed_taps(weight, d.dtype, transposed=True)
-    return _convolve(d, y, coefficients, taps, None, x, norm, segments, stride)
+    return _convolve(d, y, coefficients, taps, None, x, norm, segments, stride, counts)
 
 
 def packed_taps(weight: Tensor, dtype: torch.dtype, transposed: bool) -> Tensor:
@@ -67,6 +70,7 @@ def _convolve(
     gate_norm: Tensor | None,
     segments: Sequence[int],
     stride: int,
+    counts: Tensor | None,
     want_sums: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     types = RowTypes(given.dtype)
@@ -78,7 +82,7 @@ def _convolve(
     sums = types.new_sums(given, plan.tiles, 2, channels) if want_sums else None
     if plan.tiles:
         programs.convolve[(plan.tiles * cdiv(channels, blocks["BLOCK_N"]),)](
-            given, other, norm, taps, bias, gate, gate_norm, plan.table, made, sums,
+            given, other, norm, taps, bias, gate, gate_norm, plan.table, counts, made, sums,
             read, channels, STRIDE=stride, ENTRIES=plan.entries, **types.constants, **blocks,
         )  # fmt: skip
     return made, sums
@@ -93,6 +97,7 @@ def weight_gradient(
     weight: Tensor,
     segments: Sequence[int],
     stride: int,
+    counts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Those of the weight and of the bias, in the weight's dtype."""
     types = RowTypes(d.dtype)
@@ -105,7 +110,7 @@ def weight_gradient(
     sums = types.new_sums(d, splits, weight.numel() + out)
     if splits:
         programs.weight_gradient[(splits, pieces, groups)](
-            d, y, coefficients, x, norm, plan.table, sums, inner, out, plan.tiles,
+            d, y, coefficients, x, norm, plan.table, counts, sums, inner, out, plan.tiles,
             STRIDE=stride, ENTRIES=plan.entries, **types.constants, **blocks,
         )  # fmt: skip
     made = weight.new_empty(weight.shape), weight.new_empty(out)

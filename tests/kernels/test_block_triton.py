@@ -144,7 +144,7 @@ def test_every_row_is_of_one_tile(stride, backward):
     plan = _triton_rows.plan_rows(segments, stride, backward, 16, torch.device("cpu"))
     assert plan is _triton_rows.plan_rows(list(segments), stride, backward, 16, plan.table.device)
     seen = []
-    for first, count, frames, joints, own, own_frames, *_, parity, _ in plan.table.tolist():
+    for first, count, frames, joints, own, own_frames, *_, parity, _, _ in plan.table.tolist():
         if count:
             assert 0 <= first < plan.tiles
         for row in range(count):
@@ -155,11 +155,12 @@ def test_every_row_is_of_one_tile(stride, backward):
     assert len(seen) == (82 if backward or stride == 1 else 46)
 
 
-def launch_all(dtype, c_in, c_out, joints, parameters=torch.float32):
+def launch_all(dtype, c_in, c_out, joints, parameters=torch.float32, counts=None):
     """A block forward and backward with every gradient, of which only launches matter."""
     stride = 1 if c_in == c_out else 2
     given = cases.make(c_in, c_out, [2, 20, joints, 1, 10, 5], stride=stride, dropout=0.5)
-    given = converted(given, parameters)._replace(x=torch.zeros(2 * 20 * joints + 50, c_in))
+    given = converted(given, parameters)._replace(counts=counts)
+    given = given._replace(x=torch.zeros(2 * 20 * joints + 50, c_in))
     given = given._replace(x=given.x.to(dtype))
     y, _, *kept = triton_launch.forward(*given)
     triton_launch.backward(torch.ones_like(y), *given, y, *kept, *[True] * 9)
@@ -180,8 +181,23 @@ def launch_all(dtype, c_in, c_out, joints, parameters=torch.float32):
     ids=str,
 )
 def test_compiled_programs_fit_and_use_tensor_cores(capability, dtype, c_in, c_out, joints):
+    check_compiled(capability, dtype, c_in, c_out, joints, None)
+
+
+@compiled
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(
+    ("dtype", "c_in", "c_out"), [(torch.bfloat16, 64, 128), (torch.float32, 16, 16)], ids=str
+)
+def test_compiled_programs_fit_with_surplus(capability, dtype, c_in, c_out):
+    check_compiled(capability, dtype, c_in, c_out, 25, torch.tensor([1, 1]))
+
+
+def check_compiled(capability, dtype, c_in, c_out, joints, counts):
     parameters = torch.float64 if dtype == torch.float64 else torch.float32
-    found = compile_launches(capability, lambda: launch_all(dtype, c_in, c_out, joints, parameters))
+    found = compile_launches(
+        capability, lambda: launch_all(dtype, c_in, c_out, joints, parameters, counts)
+    )
     small = {"fold", "norm_gradient", "add_up", "adjacency_gradient", "list_neighbours",
              "output", "output_gradient"}  # fmt: skip
     products = [p for p in found if p.name not in small]
