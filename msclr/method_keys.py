@@ -18,6 +18,8 @@ READS = {
 # Where a method's own default is another than the recipe's.
 DEFAULTS: dict[str, dict[str, Any]] = {"multiview": {"queue_size": 0}}
 DEFAULT_METHOD = "aimclr"
+_EXTREME = {"aimclr"}  # methods with an extreme view
+_OF_ALL_VIEWS = {"shear", "crop"}  # augmentations; the others are of the extreme view
 
 
 def unread(method: str) -> set[str]:
@@ -33,7 +35,10 @@ def readable(values: Mapping[str, Any], method: str | None = None) -> dict[str, 
     own = values.get("method", DEFAULT_METHOD)
     method = own if method is None else method
     drop = unread(method) | (DEFAULTS.get(method, {}).keys() if method != own else set())
-    return {key: value for key, value in values.items() if key not in drop}
+    kept = {key: value for key, value in values.items() if key not in drop}
+    if method not in _EXTREME and isinstance(kept.get("augment"), dict):
+        kept["augment"] = {k: v for k, v in kept["augment"].items() if k in _OF_ALL_VIEWS}
+    return kept
 
 
 def check_keys(
@@ -51,6 +56,13 @@ def check_keys(
             raise InputError(
                 f"{source}: method {method} does not read {key}, got {values[key]!r}; leave it "
                 f"out, or choose a method that does: {readers}"
+            )
+    for name, strength in values.get("augment", {}).items():
+        others = method not in _EXTREME and name not in _OF_ALL_VIEWS
+        if others and strength != defaults["augment"][name]:
+            raise InputError(
+                f"{source}: augment: {name} is of extreme views, which method {method} has none "
+                "of; leave it out, or choose method=aimclr"
             )
     size = values.get("queue_size", defaults["queue_size"])
     if size < 1 and method != "multiview":

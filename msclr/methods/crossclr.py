@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -132,29 +133,31 @@ class CrosSCLR(nn.Module):
             streams = list(zip(queries, keys, banks, strict=True))
             similarity = [q @ bank.to(q.dtype).T for q, _, bank in streams]  # S of (B, Q)
             nearest = [a.detach().topk(self.mining_top_k).indices for a in similarity]
-            losses = [
-                _mined_loss((q * k).sum(1), v, similarity, nearest, self.temperature)
-                for v, (q, k, _) in enumerate(streams)
-            ]
+            to_key = torch.stack([(q * k).sum(1) for q, k, _ in streams])  # (S, B)
+            losses = _mined_losses(to_key, similarity, nearest, self.temperature)
         return losses, _mean_accuracy(streams, nearest)
 
 
-def _mined_loss(
-    to_key: Tensor, v: int, similarity: list[Tensor], nearest: list[Tensor], temperature: float
-) -> Tensor:
-    """The mean over u != v and clips of L(v | u), from q_v.k_v (B,) and the similarities."""
-    own = similarity[v] / temperature  # (B, Q)
+def _mined_losses(
+    to_key: Tensor, similarity: list[Tensor], nearest: list[Tensor], temperature: float
+) -> list[Tensor]:
+    """For each v the mean over u != v and clips of L(v | u), from q_v.k_v (S, B) and similarities.
+
+    The context of u and v serves L(v | u) and L(u | v), so each pair's is computed once.
+    """
     to_key = to_key / temperature
-    own_sum = torch.logaddexp(to_key, own.logsumexp(1))  # of the logits without context
-    losses = []
-    for u, slots in enumerate(nearest):
-        if u == v:
-            continue
-        context = similarity[u] * own  # (B, Q)
-        total = torch.logaddexp(own_sum, context.logsumexp(1))
-        mined = own.gather(1, slots).sum(1) + context.gather(1, slots).sum(1)
-        losses.append(total - (to_key + mined) / (1 + 2 * slots.shape[1]))
-    return torch.stack(losses).mean()
+    own = [s / temperature for s in similarity]  # S of (B, Q)
+    own_sums = [torch.logaddexp(k, s.logsumexp(1)) for k, s in zip(to_key, own, strict=True)]
+    losses: list[list[Tensor]] = [[] for _ in own]
+    for first, second in itertools.combinations(range(len(own)), 2):
+        context = similarity[first] * own[second]  # (B, Q)
+        context_sum = context.logsumexp(1)
+        for u, v in ((first, second), (second, first)):
+            slots = nearest[u]
+            mined = own[v].gather(1, slots).sum(1) + context.gather(1, slots).sum(1)
+            total = torch.logaddexp(own_sums[v], context_sum)
+            losses[v].append(total - (to_key[v] + mined) / (1 + 2 * slots.shape[1]))
+    return [torch.stack(of_v).mean() for of_v in losses]
 
 
 def _mean_accuracy(streams: list[tuple[Tensor, ...]], nearest: list[Tensor]) -> Tensor:

@@ -218,3 +218,15 @@ def test_similarities_are_float32_under_autocast():
     }
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert method(given).loss.dtype == torch.float32
+
+
+def test_the_context_of_two_streams_is_computed_once(monkeypatch):
+    summed = []
+    original = torch.Tensor.logsumexp
+    monkeypatch.setattr(
+        torch.Tensor, "logsumexp", lambda x, *a: summed.append(x.shape) or original(x, *a)
+    )
+    method = make()
+    method.crossing = True
+    method(batches())
+    assert summed.count((4, QUEUE)) == 3 + 3  # the streams' own, and their pairs

@@ -22,7 +22,10 @@ MODES = {
     "batch": {"pairs": "batch"},
     "all": {"pairs": "all"},
     "sample": {"pairs": "sample"},
-    "crossclr": {"method": "crossclr", "cross_epoch": 1, "lr": 1e-7},
+    # Of clips that are embedded alike the nearest slots are so near a tie (1e-7 in the cosine) that
+    # rounding chooses between them, in a run of one process too whose weights are changed by 1e-7.
+    # So many are mined that the last one and the first one left out are random vectors, far apart.
+    "crossclr": {"method": "crossclr", "cross_epoch": 1, "queue_size": 64, "mining_top_k": 60},
     "multiview": {"method": "multiview", "queue_size": 13, "lr": 1e-7},
 }
 # Dropout's numbers are a process's own. With a larger rate than the tiny recipe's the rounding of
