@@ -10,7 +10,7 @@ from typing import Any
 
 from msclr.config import load_recipe
 from msclr.data import prepare_arrays
-from msclr.data.prepare.clean import fill_gaps, seen_joints
+from msclr.data.prepare.steps import fill_gaps, seen_joints
 from msclr.data.store import open_store, require_free
 from msclr.data.toy import generate
 from msclr.evaluation import evaluate_ensemble, open_run, report

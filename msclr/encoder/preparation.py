@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from msclr.data.prepare._place import Placement
-from msclr.data.prepare._view import View
+from msclr.data.prepare._raw import RawClips
+from msclr.data.prepare.clean import Rules
 from msclr.data.size import body_size
 from msclr.data.skeleton.frame import Landmarks
 from msclr.data.store import Store
@@ -82,15 +83,16 @@ class Preparation:
             self._check_unit(clips)
             if self.upright:
                 clips = stand_up(clips, layout)
-        view = View(layout, clips, self.coordinates)
-        present = [_present(view, clip) for clip in range(len(clips))]
+        raw = RawClips(layout, clips, self.coordinates)
+        rules = Rules(self.frames, self._placement, planar=self.planar)
+        present = [_present(raw, clip) for clip in range(len(clips))]
         x = np.zeros((len(clips), self.bodies, self.frames, layout.num_joints, 3), np.float32)
         bodies = np.zeros(x.shape[:2], bool)
         lacking: dict[int, str] = {}
         for clip, rows in enumerate(present):
-            rows = self._kept(view, clip, rows)
-            main = self._main(view, clip, rows)
-            made = view.clean(clip, rows, self.frames, 1.0, self._placement, main)
+            rows = self._kept(raw, clip, rows)
+            main = self._main(raw, clip, rows)
+            made = raw.clean(clip, rows, rules, main)
             xyz = _as_pyskl(made.xyz, made.ever, layout, main) if self.pyskl else made.xyz
             x[clip, : len(rows)], bodies[clip, : len(rows)] = xyz, True
             if made.frame.lacking:
@@ -104,16 +106,16 @@ class Preparation:
     def _placement(self) -> Placement:
         return Placement(self.frame, self.size_by)
 
-    def _kept(self, view: View, clip: int, rows: np.ndarray) -> np.ndarray:
+    def _kept(self, raw: RawClips, clip: int, rows: np.ndarray) -> np.ndarray:
         if len(rows) <= self.bodies:
             return rows
-        order = np.argsort(-view.motion(clip, rows), kind="stable")
+        order = np.argsort(-raw.motion(clip, rows), kind="stable")
         return rows[np.sort(order[: self.bodies])]
 
-    def _main(self, view: View, clip: int, rows: np.ndarray) -> int:
+    def _main(self, raw: RawClips, clip: int, rows: np.ndarray) -> int:
         if len(rows) < 2 or not self._placement.follows_main:
             return 0
-        return int(np.argmax(view.motion(clip, rows)))
+        return int(np.argmax(raw.motion(clip, rows)))
 
     def _check_unit(self, clips: Sequence[np.ndarray]) -> None:
         size = body_size(clips) if self.extent else None
@@ -167,8 +169,8 @@ def _refuse_shape(clip: np.ndarray, where: str, coordinates: str) -> None:
     raise InputError(f"{where} has shape {clip.shape}; wanted (T, V, 3) or (M, T, V, 3)")
 
 
-def _present(view: View, clip: int) -> np.ndarray:
-    rows = np.nonzero(view.present(clip))[0]
+def _present(raw: RawClips, clip: int) -> np.ndarray:
+    rows = np.nonzero(raw.present(clip))[0]
     if not len(rows):
         raise InputError(f"clip {clip} has no joint: all are NaN or 0; leave it out")
     return rows

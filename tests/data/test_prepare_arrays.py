@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from msclr.data.prepare import prepare_arrays
-from msclr.data.prepare.clean import center_bodies, fill_gaps, motion, resample, seen_joints
+from msclr.data.prepare.steps import center_bodies, fill_gaps, motion, resample, seen_joints
 from msclr.data.store import open_store
 from msclr.errors import InputError
 from msclr.layouts import Layout

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msclr import layouts as layout_registry
-from msclr.data.prepare._view import View
+from msclr.data.prepare._raw import RawClips
 from msclr.data.store import SPLITS
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
@@ -111,13 +111,13 @@ def check_views(
     table: Table,
     coordinates: str = "xyz",
     zeros: str = "joint",
-) -> list[View]:
+) -> list[RawClips]:
     if not views:
         raise InputError("there is no view; give the clips under at least one layout")
-    checked: dict[str, View] = {}
+    checked: dict[str, RawClips] = {}
     for key, clips in views.items():
         layout = key if isinstance(key, Layout) else layout_registry.get(key)
-        view = View(layout, clips, coordinates, zeros)
+        view = RawClips(layout, clips, coordinates, zeros)
         if view.name in checked:
             raise InputError(f"layout {view.name} is given twice; give each view once")
         if len(clips) != len(table.labels):
@@ -142,7 +142,7 @@ def check_views(
     return list(checked.values())
 
 
-def _check_clip(view: View, clip: int, table: Table) -> None:
+def _check_clip(view: RawClips, clip: int, table: Table) -> None:
     where = f"{table.clip(clip)} in view {view.name}"
     try:
         xyz = np.asarray(view.clips[clip])

@@ -10,13 +10,16 @@ import numpy as np
 
 from msclr.data._store_files import CENTRED, FRAMES, SIZES
 from msclr.data.prepare._choice import check_choice
-from msclr.data.prepare.clean import center_bodies, resample
+from msclr.data.prepare.steps import center_bodies, resample
 from msclr.data.skeleton.frame import Frame, Landmarks, body_frame, tells_frame
 from msclr.data.skeleton.shoulders import shoulder_line, turn
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
 
 DEFAULT_FRAME = "body"  # docs/data.md says how it was decided
+
+
+SHOULDERS = ("lsho", "rsho")
 
 
 class Filled(NamedTuple):
@@ -31,12 +34,28 @@ class Filled(NamedTuple):
     ever: np.ndarray
 
 
+class Placed(NamedTuple):
+    """A clip in its frame: xyz (B, frames, V, 3) float64, the constants that led there (of a
+    centred frame the scale alone), and whether it should be turned but no shoulders are in sight.
+    """
+
+    xyz: np.ndarray
+    frame: Frame
+    unturned: bool = False
+
+
 @dataclass(frozen=True)
 class Placement:
-    """A frame and a size, as `prepare_arrays` describes them."""
+    """A frame and a size, as `prepare_arrays` describes them.
+
+    published: the frame "ntu" as NTU's own files have it. Shoulders are the joints lsho and rsho,
+        and a layout without them is not turned; else they are landmarks of the layout. Clips are
+        also resampled first, which is quicker and differs in the last bits alone.
+    """
 
     frame: str = "camera"
     size: str = "none"
+    published: bool = False
 
     @property
     def centred(self) -> bool:
@@ -53,13 +72,8 @@ class Placement:
         """Whether a clip is changed by constants that its body tells."""
         return self.frame == "body" or self.size == "torso"
 
-    def place(
-        self, clip: Filled, layout: Layout, frames: int, main: int = 0
-    ) -> tuple[np.ndarray, Frame]:
-        """A clip resampled and put into the frame: (B, frames, V, 3) float64, and its constants.
-
-        main: the body that decides. Of a centred frame the constants are the scale alone.
-        """
+    def place(self, clip: Filled, layout: Layout, frames: int, main: int = 0) -> Placed:
+        """A clip resampled and put into the frame; the body `main` decides."""
         found = Frame(np.eye(3), np.zeros(3))
         if self.finds_body:
             found = body_frame(clip.xyz, layout, clip.seen, main)
@@ -68,17 +82,29 @@ class Placement:
             elif self.size == "none":
                 found = Frame(found.rotation, found.origin, 1.0, found.lacking)
         if self.centred:
-            xyz = resample(center_bodies(clip.xyz, clip.ever, layout.center_index), frames)
-            if self.frame == "ntu" and (across := _across(clip, layout, main)):
-                turn(xyz, *across)
-            return (xyz / found.scale if self.finds_body else xyz), found
+            early = resample(clip.xyz, frames) if self.published else clip.xyz
+            xyz = center_bodies(early, clip.ever, layout.center_index)
+            xyz = xyz if self.published else resample(xyz, frames)
+            unturned = self.frame == "ntu" and self._turn(xyz, clip, layout, main)
+            return Placed(xyz / found.scale if self.finds_body else xyz, found, unturned)
         xyz = resample(clip.xyz, frames)
-        return (found.apply(xyz, ~clip.ever[:, None]) if self.finds_body else xyz), found
+        return Placed(found.apply(xyz, ~clip.ever[:, None]) if self.finds_body else xyz, found)
 
-
-def _across(clip: Filled, layout: Layout, main: int) -> tuple[float, float] | None:
-    body = Landmarks(clip.xyz[main], clip.seen[main], layout)
-    return shoulder_line(body.place({"lshoulder": 1.0}), body.place({"rshoulder": 1.0}))
+    def _turn(self, xyz: np.ndarray, clip: Filled, layout: Layout, main: int) -> bool:
+        """Turn xyz, in place, by the shoulders of the clip's main body; True: none are seen."""
+        if not self.published:
+            body = Landmarks(clip.xyz[main], clip.seen[main], layout)
+            sides = (body.place({"lshoulder": 1.0}), body.place({"rshoulder": 1.0}))
+        elif all(joint in layout.joints for joint in SHOULDERS):
+            joints = [layout.joints.index(joint) for joint in SHOULDERS]
+            seen = clip.seen[main][:, joints, None]  # (T, 2, 1)
+            sides = np.where(seen, clip.xyz[main][:, joints], np.nan).swapaxes(0, 1)
+        else:
+            return False
+        line = shoulder_line(*sides)  # of (T, 3) each
+        if line is not None:
+            turn(xyz, *line)
+        return line is None
 
 
 def choose_placement(

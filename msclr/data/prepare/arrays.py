@@ -17,8 +17,9 @@ from msclr.data.prepare._inputs import (
     check_views,
 )
 from msclr.data.prepare._left_out import Unusable, by_reason, check_strict, check_unusable
-from msclr.data.prepare._place import Placement, choose_placement
-from msclr.data.prepare._view import Prepared, View
+from msclr.data.prepare._place import choose_placement
+from msclr.data.prepare._raw import RawClips
+from msclr.data.prepare.clean import Cleaned, Rules
 from msclr.data.prepare.report import PrepareReport
 from msclr.data.store import COORDINATES, SPLITS, StoreWriter, require_free
 from msclr.errors import InputError
@@ -165,9 +166,9 @@ def prepare_arrays(
         derived_from=report.derived_from,
     )
     with writer:
-        clips = _Clips(sources, derived, table, present, placement, scale)
-        report.unframed = clips.write(writer)
-        report.views = {view.name: view.report() for view in sources}
+        rules = Rules(frames, placement, scale, planar=chosen == "xy_score")
+        report.unframed = _Clips(sources, derived, table, present, rules).write(writer)
+        report.views = {view.name: view.counts.report() for view in sources}
         writer.finish(report.to_dict())
     return report
 
@@ -177,15 +178,14 @@ class _Clips:
 
     def __init__(
         self,
-        views: list[View],
+        views: list[RawClips],
         derived: Mapping[str, Derivation],
         table: Table,
         present: Mapping[int, np.ndarray],
-        placement: Placement,
-        scale: float,
+        rules: Rules,
     ) -> None:
         self._views, self._derived, self._table = views, derived, table
-        self._present, self._placement, self._scale = present, placement, scale
+        self._present, self._rules = present, rules
 
     def write(self, writer: StoreWriter) -> dict[str, dict[str, list[str]]]:
         """Returns the clips whose frame could not be told: layout -> what is not seen -> names."""
@@ -195,7 +195,7 @@ class _Clips:
         with np.errstate(over="ignore", invalid="ignore"):
             for clip, rows in self._present.items():
                 rows = _most_moving(self._views, clip, rows, writer.bodies)
-                prepared = self._prepare(clip, rows, writer.frames)
+                prepared = self._clean(clip, rows)
                 arrays = {k: self._fit(view, clip, k, writer) for k, view in prepared.items()}
                 frames = {name: view.frame for name, view in prepared.items()}
                 for name, frame in frames.items():
@@ -207,23 +207,20 @@ class _Clips:
                 writer.add(*about, frames)
         return unframed
 
-    def _prepare(self, clip: int, rows: np.ndarray, frames: int) -> dict[str, Prepared]:
-        placement, views = self._placement, self._views
+    def _clean(self, clip: int, rows: np.ndarray) -> dict[str, Cleaned]:
+        placement, views = self._rules.placement, self._views
         main = 0
         if placement.follows_main and len(rows) > 1:
             main = int(np.argmax(sum(view.motion(clip, rows) for view in views)))
-        prepared = {
-            view.name: view.clean(clip, rows, frames, self._scale, placement, main)
-            for view in views
-        }
+        cleaned = {view.name: view.clean(clip, rows, self._rules, main) for view in views}
         for name, (source, target, matrix) in self._derived.items():
-            xyz, ever, frame = prepared[source]
+            xyz, ever, frame = cleaned[source]
             center = target.center_index if placement.centred else None
-            xyz = derive_clips(matrix, xyz, ever, center, self._views[0].planar)
-            prepared[name] = Prepared(xyz, ever, frame)
-        return prepared
+            xyz = derive_clips(matrix, xyz, ever, center, self._rules.planar)
+            cleaned[name] = Cleaned(xyz, ever, frame)
+        return cleaned
 
-    def _fit(self, view: Prepared, clip: int, name: str, writer: StoreWriter) -> np.ndarray:
+    def _fit(self, view: Cleaned, clip: int, name: str, writer: StoreWriter) -> np.ndarray:
         """A clip with places for all bodies of the data set, (M, T, V, 3) float32."""
         xyz = np.zeros((writer.bodies, *view.xyz.shape[1:]), np.float32)
         xyz[: len(view.xyz)] = view.xyz
@@ -235,7 +232,7 @@ class _Clips:
         return xyz
 
 
-def _score_notes(views: list[View]) -> list[str]:
+def _score_notes(views: list[RawClips]) -> list[str]:
     return [
         f"the third coordinate of {view.name} lies in 0..1 and is 0 exactly where x and y are, as "
         "a score does: if it is one, prepare again with coordinates xy_score"
@@ -245,7 +242,7 @@ def _score_notes(views: list[View]) -> list[str]:
 
 
 def _find_bodies(
-    views: list[View], table: Table
+    views: list[RawClips], table: Table
 ) -> tuple[dict[int, np.ndarray], dict[int, Unusable], int]:
     """The bodies that all views have, of each clip that can be used; why not, of each other; and
     how many bodies of the former only some views have."""
@@ -269,7 +266,7 @@ def _find_bodies(
     return found, unusable, unmatched
 
 
-def _nobody(clip: int, view: View, table: Table) -> Unusable:
+def _nobody(clip: int, view: RawClips, table: Table) -> Unusable:
     if not view.bodies(clip).shape[1]:
         shape = np.shape(view.clips[clip])
         message = f"{table.clip(clip)} in view {view.name} has no frame (shape {shape})"
@@ -281,7 +278,7 @@ def _nobody(clip: int, view: View, table: Table) -> Unusable:
     )
 
 
-def _most_moving(views: list[View], clip: int, rows: np.ndarray, bodies: int) -> np.ndarray:
+def _most_moving(views: list[RawClips], clip: int, rows: np.ndarray, bodies: int) -> np.ndarray:
     if len(rows) <= bodies:
         return rows
     moved = sum(view.motion(clip, rows) for view in views)

@@ -1,95 +1,78 @@
-"""From raw joints to clean ones: find what is missing, fill it, centre, resample.
-
-Every function takes and returns the coordinates of the bodies of one clip under one layout,
-B bodies x T frames x V joints x 3. Nothing here knows of files or of data sets.
-"""
+"""From the raw joints of one clip to clean ones, the same way for every source."""
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from msclr.data.prepare._place import Filled, Placement
+from msclr.data.prepare.report import Counts
+from msclr.data.prepare.steps import center_bodies, fill_gaps, resample
+from msclr.data.skeleton.frame import Frame
+from msclr.layouts.layout import Layout
 
-def seen_joints(xyz: np.ndarray) -> np.ndarray:
-    """Which joints were measured: all three coordinates finite, and not all three exactly 0.
 
-    `xyz` is (..., 3) of any real dtype; the result is (...) bool. Sensors and pose estimators
-    write a joint that they lost as NaN or as the origin.
+@dataclass(frozen=True)
+class Rules:
+    """How the clips of a data set are cleaned.
+
+    frames: T of the clean clips. placement: the frame and the size they are put into.
+    scale: metres per unit. planar: joints are x, y and a score, and are not placed.
     """
-    # Column by column: reductions over an axis of length 3 are several times slower.
-    x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
-    seen = (x != 0) | (y != 0) | (z != 0)  # (B, T, V)
-    if xyz.dtype.kind == "f":
-        seen &= np.isfinite(x) & np.isfinite(y) & np.isfinite(z)
-    return seen
+
+    frames: int
+    placement: Placement = Placement()
+    scale: float = 1.0
+    planar: bool = False
 
 
-def fill_gaps(xyz: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Interpolate missing joints linearly over time; beyond a joint's first and last sight, hold.
+class Cleaned(NamedTuple):
+    """A clip as it is written: xyz (B, frames, V, 3) float64, ever (B, V) as in `Filled`, and the
+    constants of its frame."""
 
-    `xyz` (B, T, V, 3) float, `seen` (B, T, V) bool. Seen joints come back untouched; a joint that
-    is seen in no frame comes back as 0. Between its neighbours in time at frames a < t < b a
-    missing joint becomes ((b - t) x[a] + (t - a) x[b]) / (b - a).
+    xyz: np.ndarray
+    ever: np.ndarray
+    frame: Frame
+
+
+def clean_clip(
+    xyz: np.ndarray, seen: np.ndarray, layout: Layout, rules: Rules, counts: Counts, main: int = 0
+) -> Cleaned:
+    """The bodies of a clip, cleaned: trimmed, filled in, resampled and put into their frame.
+
+    xyz (B, T, V, 3) of any real dtype, seen (B, T, V) bool: which joints were measured, at least
+    one. Frames at either end without any body go; missing joints are interpolated over time, held
+    before the first and after the last sight. main: the body that decides the frame. What is found
+    is added to `counts`. Of a planar clip a filled joint has the score 0.
     """
     if seen.all():
-        return xyz
-    frames = xyz.shape[1]
-    time = np.arange(frames)[:, None]  # (T, 1)
-    before = np.maximum.accumulate(np.where(seen, time, -1), axis=1)  # (B, T, V)
-    after = np.where(seen, time, frames)[:, ::-1]
-    after = np.minimum.accumulate(after, axis=1)[:, ::-1]  # (B, T, V)
-
-    filled = np.where(seen[..., None], xyz, 0)  # (B, T, V, 3)
-    body, t, joint = np.nonzero(~seen & seen.any(axis=1, keepdims=True))
-    a, b = before[body, t, joint], after[body, t, joint]
-    a, b = np.where(a < 0, b, a), np.where(b == frames, a, b)  # hold the nearest at the ends
-    weight = ((t - a) / np.maximum(b - a, 1))[:, None]
-    filled[body, t, joint] = (1 - weight) * xyz[body, a, joint] + weight * xyz[body, b, joint]
-    return filled
-
-
-def center_bodies(xyz: np.ndarray, ever: np.ndarray, center: int) -> np.ndarray:
-    """Subtract the joint `center` from each body in each frame.
-
-    `xyz` (B, T, V, 3) without gaps, `ever` (B, V) bool: joints seen in at least one frame. The
-    others come out as 0, that is at the body's centre. Where the centre joint itself was never
-    seen, the mean of the joints that were takes its place.
-    """
-    origin = xyz[:, :, center].copy()  # (B, T, 3)
-    for body in np.nonzero(~ever[:, center])[0]:
-        origin[body] = xyz[body][:, ever[body]].mean(axis=1)
-    centred = xyz - origin[:, :, None]
-    if not ever.all():
-        centred *= ever[:, None, :, None]
-    return centred
-
-
-def resample(xyz: np.ndarray, frames: int) -> np.ndarray:
-    """Linear resampling over time to `frames` frames, both ends kept.
-
-    `xyz` (B, T, V, 3) float; the new frame i lies at i (T - 1) / (frames - 1). A clip of one frame
-    is repeated; `frames=1` keeps the first.
-    """
-    left, right, weight = _between(xyz.shape[1], frames)
-    return (1 - weight) * xyz.take(left, axis=1) + weight * xyz.take(right, axis=1)
-
-
-@cache
-def _between(length: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The old frames left and right of each new one (frames,), and how far right (frames, 1, 1)."""
-    position = np.linspace(0, length - 1, frames)
-    left = position.astype(np.int64)
-    return left, np.minimum(left + 1, length - 1), (position - left)[:, None, None]
-
-
-def motion(xyz: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """How much each body moves: the sum over joints and axes of the variance over time.
-
-    `xyz` (B, T, V, 3), `seen` (B, T, V) bool; returns (B,). Missing joints do not count.
-    """
-    count = np.maximum(seen.sum(axis=1), 1)[:, None, :, None]  # (B, 1, V, 1)
-    mask = seen[..., None]
-    mean = np.where(mask, xyz, 0).sum(axis=1, keepdims=True) / count
-    deviation = np.where(mask, xyz - mean, 0)
-    return (deviation**2 / count).sum(axis=(1, 2, 3))
+        ever = np.ones((seen.shape[0], seen.shape[2]), bool)  # (B, V)
+    else:
+        there = np.flatnonzero(seen.any(axis=(0, 2)))
+        kept = slice(there[0], there[-1] + 1)
+        counts.trimmed_frames += seen.shape[1] - int(kept.stop - kept.start)
+        xyz, seen = xyz[:, kept], seen[:, kept]
+        ever = seen.any(axis=1)
+        counts.never_seen += int((~ever).sum())
+        counts.interpolated += int((~seen & ever[:, None]).sum())
+    counts.joints += seen.size
+    score = xyz[..., 2]
+    xyz = xyz.astype(np.float64)
+    if rules.scale != 1:
+        xyz *= rules.scale
+    xyz = fill_gaps(xyz, seen)
+    if rules.planar:
+        xyz[..., 2] = np.where(seen, score, 0)  # a score is measured or 0, never made up
+        counts.count_span(xyz[seen][:, :2])
+        xyz = resample(xyz, rules.frames)
+        counts.count_reach(xyz[..., :2])
+        return Cleaned(xyz, ever, Frame(np.eye(3), np.zeros(3)))
+    placed = rules.placement.place(Filled(xyz, seen, ever), layout, rules.frames, main)
+    counts.unturned += placed.unturned
+    about = placed.xyz  # each body about its centre
+    if not rules.placement.centred:
+        about = center_bodies(placed.xyz, ever, layout.center_index)
+    counts.count_reach(about, placed.frame.scale)
+    return Cleaned(placed.xyz, ever, placed.frame)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 _PLAUSIBLE_REACH = (0.1, 10.0)  # metres from a body's centre to its furthest joint
 _MOST_HALVES = 3.0  # half images from the middle to the furthest joint
@@ -32,6 +35,57 @@ class ViewReport:
     trimmed_frames: int = 0
     reach: float = 0.0
     span: float | None = None
+
+
+@dataclass
+class Counts:
+    """What cleaning clips under one layout found; `add` joins the counts of several processes.
+
+    joints, interpolated, never_seen, trimmed_frames: as in `ViewReport`
+    unturned: clips that should be turned, whose main body never shows both shoulders
+    unframed: clips whose main body does not show what its frame follows from: what -> how many
+    reach: of each clip, see `ViewReport`
+    low, high: of planar clips, the least and the largest x and y of all joints seen
+    """
+
+    joints: int = 0
+    interpolated: int = 0
+    never_seen: int = 0
+    trimmed_frames: int = 0
+    unturned: int = 0
+    unframed: dict[str, int] = field(default_factory=dict)
+    reach: list[float] = field(default_factory=list)
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+
+    def count_reach(self, position: np.ndarray, scale: float = 1.0) -> None:
+        """position (..., 2 or 3) in units of `scale`: keeps the largest distance from 0."""
+        # Column by column: a sum over an axis of 3 is several times slower.
+        axes = [position[..., axis] * scale for axis in range(position.shape[-1])]
+        self.reach.append(math.sqrt(sum(axis * axis for axis in axes).max()))
+
+    def count_span(self, position: np.ndarray) -> None:
+        """position (n, 2): x and y of joints that were seen."""
+        low, high = position.min(axis=0), position.max(axis=0)
+        self.low = low if self.low is None else np.minimum(self.low, low)
+        self.high = high if self.high is None else np.maximum(self.high, high)
+
+    def add(self, other: Counts) -> None:
+        """Of clips in metres."""
+        for key in ("joints", "interpolated", "never_seen", "trimmed_frames", "unturned", "reach"):
+            setattr(self, key, getattr(self, key) + getattr(other, key))
+        for what, clips in other.unframed.items():
+            self.unframed[what] = self.unframed.get(what, 0) + clips
+
+    def report(self) -> ViewReport:
+        return ViewReport(
+            self.joints,
+            self.interpolated,
+            self.never_seen,
+            self.trimmed_frames,
+            reach=float(np.median(self.reach)) if self.reach else 0.0,
+            span=None if self.low is None else float((self.high - self.low).max()),
+        )
 
 
 @dataclass

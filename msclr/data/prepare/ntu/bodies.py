@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from msclr.data.prepare.clean import motion, seen_joints
+from msclr.data.prepare.steps import motion, seen_joints
 from msclr.errors import InputError
 
 

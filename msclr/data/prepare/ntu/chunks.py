@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from msclr.data.prepare.ntu.bodies import BodyCounts
-from msclr.data.prepare.ntu.cleaner import ViewCounts
-from msclr.data.prepare.ntu.clips import ClipPreparer, Dropped, Settings
+from msclr.data.prepare.ntu.convert import Converter, Dropped, Settings
 from msclr.data.prepare.ntu.sources import ClipFile, ClipReader, Unreadable
+from msclr.data.prepare.report import Counts
 from msclr.errors import InputError
 
 
@@ -43,7 +43,7 @@ class ChunkReport:
     absent_views: dict[str, int] = field(default_factory=dict)
     unmatched: int = 0
     bodies: BodyCounts = field(default_factory=BodyCounts)
-    views: dict[str, ViewCounts] = field(default_factory=dict)
+    views: dict[str, Counts] = field(default_factory=dict)
 
     @property
     def clips(self) -> int:
@@ -61,14 +61,14 @@ class ChunkReport:
         self.unmatched += other.unmatched
         self.bodies.add(other.bodies)
         for layout, counts in other.views.items():
-            self.views.setdefault(layout, ViewCounts()).add(counts)
+            self.views.setdefault(layout, Counts()).add(counts)
 
     @classmethod
     def from_json(cls, text: str) -> ChunkReport:
         content = json.loads(text)
         content["corrupt"] = [tuple(row) for row in content["corrupt"]]
         content["bodies"] = BodyCounts(**content["bodies"])
-        content["views"] = {name: ViewCounts(**view) for name, view in content["views"].items()}
+        content["views"] = {name: Counts(**view) for name, view in content["views"].items()}
         return cls(**content)
 
 
@@ -87,9 +87,9 @@ class ChunkMaker:
 
     def make(self, chunk: Chunk) -> ChunkReport:
         """Prepare the clips of a chunk and write its file."""
-        preparer = ClipPreparer(self._settings)
+        converter = Converter(self._settings)
         report = ChunkReport()
-        shape = len(chunk.clips), self._settings.bodies, self._settings.frames
+        shape = len(chunk.clips), self._settings.bodies, self._settings.clean.frames
         views = {
             name: np.zeros((*shape, layout.num_joints, 3), np.float32)
             for name, layout in self._settings.layouts.items()
@@ -98,7 +98,7 @@ class ChunkMaker:
         for clip in chunk.clips:
             row = len(report.names)
             try:
-                prepared = preparer.prepare(clip.name, self._reader.read(clip))
+                prepared = converter.convert(clip.name, self._reader.read(clip))
             except Unreadable as error:
                 report.corrupt.append((clip.name, error.line, error.reason))
             except InputError as error:  # of poses
@@ -106,13 +106,13 @@ class ChunkMaker:
             except Dropped as reason:
                 report.dropped.setdefault(str(reason), []).append(clip.name)
             else:
-                for name, (xyz, frame) in prepared.items():
+                for name, (xyz, _, frame) in prepared.items():
                     views[name][row, : len(xyz)] = xyz
                     constants[name][row] = frame.to_row()
                 report.names.append(clip.name)
                 report.people.append(len(prepared[self._settings.kinect.name][0]))
-        report.absent_views, report.unmatched = preparer.absent_views, preparer.unmatched
-        report.bodies, report.views = preparer.body_counts, preparer.view_counts
+        report.absent_views, report.unmatched = converter.absent_views, converter.unmatched
+        report.bodies, report.views = converter.body_counts, converter.counts
         count = len(report.names)
         arrays = [rows[:count] for rows in (*views.values(), *constants.values())]
         save_chunk(chunk.path, report, arrays)

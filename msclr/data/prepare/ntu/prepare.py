@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,10 +13,11 @@ from msclr import layouts as layout_registry
 from msclr.data.derive import derivations
 from msclr.data.prepare._inputs import check_count
 from msclr.data.prepare._left_out import MOST_LEFT_OUT
-from msclr.data.prepare._place import choose_placement
+from msclr.data.prepare._place import Placement, choose_placement
+from msclr.data.prepare.clean import Rules
 from msclr.data.prepare.ntu.bodies import BodyRules
 from msclr.data.prepare.ntu.chunks import ChunkReport, load_chunk
-from msclr.data.prepare.ntu.clips import Settings
+from msclr.data.prepare.ntu.convert import Settings
 from msclr.data.prepare.ntu.names import (
     belongs,
     check_protocol,
@@ -104,14 +106,14 @@ def prepare_ntu(
     workers = _cores() if workers is None else check_count(workers, "workers")
     report = NtuReport(
         out=str(out),
-        frames=settings.frames,
+        frames=settings.clean.frames,
         bodies=settings.bodies,
         classes=class_names(dataset),
         dataset=dataset,
         protocol=protocol,
         derived=list(settings.derived),
-        frame=settings.placement.frame,
-        size_by=settings.placement.size,
+        frame=settings.clean.placement.frame,
+        size_by=settings.clean.placement.size,
         unpaired=[name for name, layout in settings.layouts.items() if not layout.mirror_pairs],
     )
     clips = _select(find_clips(skeletons), report)
@@ -129,11 +131,11 @@ def prepare_ntu(
             name=name or path.name,
             layouts=settings.layouts.values(),
             classes=report.classes,
-            frames=settings.frames,
+            frames=settings.clean.frames,
             bodies=settings.bodies,
             source=f"{dataset} {protocol}",
-            frame=settings.placement.frame,
-            size_by=settings.placement.size,
+            frame=settings.clean.placement.frame,
+            size_by=settings.clean.placement.size,
             derived_from=dict.fromkeys(settings.derived, KINECT),
         ) as writer:
             _write_chunks(work, report, writer)
@@ -164,19 +166,20 @@ def _settings(frames, bodies, rules, poses, absent_poses, derive, placement) -> 
         if source.layout != layout:
             raise InputError(f"poses for {layout.name} are of layout {source.layout.name}")
         sources[layout.name] = source
+    placed = choose_placement(*placement, "xyz", [kinect])[0]
+    placed = replace(placed, published=placed == Placement("ntu"))
     derived = derivations(derive, {kinect.name: kinect})
     names = [kinect.name, *sources, *derived]
     if len(set(names)) < 1 + len(poses) + len(derive):
         raise InputError(f"a layout is asked for twice, in {', '.join(names)}; give each once")
     return Settings(
         kinect=kinect,
-        frames=check_count(frames, "frames"),
         bodies=check_count(bodies, "bodies"),
-        rules=rules,
+        people=rules,
+        clean=Rules(check_count(frames, "frames"), placed),
         poses=sources,
         keep_absent=absent_poses == "keep",
         derived=derived,
-        placement=choose_placement(*placement, "xyz", [kinect])[0],
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from msclr import __version__
 from msclr.data.prepare.ntu.chunks import Chunk, ChunkReport, load_report
-from msclr.data.prepare.ntu.clips import Settings
+from msclr.data.prepare.ntu.convert import Settings
 from msclr.data.prepare.ntu.sources import ClipFile
 from msclr.data.store import require_free
 from msclr.errors import InputError
@@ -92,14 +92,14 @@ def _fingerprint(clips: Sequence[ClipFile], settings: Settings) -> str:
         "chunk": CHUNK,
         "clips": [(clip.name, clip.stamp) for clip in clips],
         "layouts": [layout.to_dict() for layout in settings.layouts.values()],
-        "frames": settings.frames,
+        "frames": settings.clean.frames,
         "bodies": settings.bodies,
-        "rules": vars(settings.rules),
+        "rules": vars(settings.people),
         "keep_absent": settings.keep_absent,
         "derived": {
             name: _digest(each.matrix.tobytes()) for name, each in settings.derived.items()
         },
-        "placement": vars(settings.placement),
+        "placement": vars(settings.clean.placement),
         "poses": {name: _digest(_pickled(name, poses)) for name, poses in settings.poses.items()},
     }
     return _digest(json.dumps(content).encode())

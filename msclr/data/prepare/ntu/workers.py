@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
 from msclr.data.prepare.ntu.chunks import Chunk, ChunkMaker, ChunkReport
-from msclr.data.prepare.ntu.clips import Settings
+from msclr.data.prepare.ntu.convert import Settings
 from msclr.errors import InputError
 
 # A Ctrl-C reaches all processes of a terminal: the first one ends the others.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from msclr.data.prepare.clean import seen_joints
 from msclr.data.prepare.poses.files import SUFFIXES, PoseFile, read_pose_file
 from msclr.data.prepare.poses.people import follow_people
+from msclr.data.prepare.steps import seen_joints
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
 from msclr.paths import as_path

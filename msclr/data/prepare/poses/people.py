@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from msclr.data.prepare.clean import seen_joints
+from msclr.data.prepare.steps import seen_joints
 from msclr.errors import InputError
 
 # Metres. Generous, as the depth of a pose from one camera is uncertain by decimetres: when two

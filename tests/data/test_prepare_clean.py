@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msclr.data.prepare.clean import center_bodies, fill_gaps, resample
-from msclr.data.prepare.ntu.cleaner import Cleaner
+from msclr.data.prepare._place import Placement
+from msclr.data.prepare.clean import Rules, clean_clip
+from msclr.data.prepare.report import Counts
+from msclr.data.prepare.steps import center_bodies, fill_gaps, resample
 from msclr.data.skeleton.shoulders import turn
 from msclr.layouts import Layout, get
 
@@ -21,8 +23,9 @@ def seen_of(xyz: np.ndarray) -> np.ndarray:
 
 
 def clean(layout: Layout, xyz: np.ndarray, frames: int):
-    cleaner = Cleaner(layout, frames)
-    return cleaner.clean(xyz, seen_of(xyz))[0], cleaner.counts
+    counts = Counts()
+    rules = Rules(frames, Placement("ntu", published=True))
+    return clean_clip(xyz, seen_of(xyz), layout, rules, counts).xyz, counts
 
 
 def test_turn_by_hand():
