@@ -1,4 +1,4 @@
-"""Views that show a connected part of a layout's joints."""
+"""Views that show a connected part of a layout's joints, or joints that slide along bones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msclr.training import Pretraining
 from msclr.training.batches import ViewMaker
 from msclr.training.distributed import Ranks
 from msclr.training.sampler import Draw
-from msclr.training.subsets import CUTS, JointSubsets, take_places
+from msclr.training.subsets import CUTS, JointSubsets, slide_joints, take_places
 from tests.tiny import prepare_tiny, tiny_recipe, tiny_values
 from tests.training.test_no_waiting import WAITING, Recorder
 
@@ -72,6 +72,50 @@ def test_a_stream_is_that_of_the_moved_joints(stream):
     assert not torch.equal(*views)
 
 
+@pytest.mark.parametrize("stream", ["joint", "motion", "bone"])
+def test_joints_slide_along_their_bones_and_no_other_way(stream):
+    layout = layouts.get("kinectv1_20")
+    parents = layout.parents.numpy()
+    random = torch.Generator().manual_seed(0)
+    clips = torch.randn(8, 2, 5, 20, 3, generator=random)
+    along = torch.rand(8, 20, generator=random) - 0.5
+    moved = clips + along[:, None, None, :, None] * (clips[..., parents, :] - clips)
+    for planar in (False, True):
+        if planar:
+            moved[..., 2] = clips[..., 2]
+        views = [
+            to_stream(x, stream, layout, planar).permute(0, 4, 2, 3, 1) for x in (clips, moved)
+        ]
+        found = slide_joints(views[0], along.numpy(), parents, stream, planar)
+        torch.testing.assert_close(found, views[1], rtol=0, atol=1e-5)
+        assert not torch.equal(*views)
+        assert torch.equal(
+            found[..., layout.center_index, :], views[0][..., layout.center_index, :]
+        )
+
+
+def test_how_far_joints_slide_follows_from_clip_and_pass_and_is_bounded(data, tmp_path):
+    run = Pretraining(tiny_recipe(data, tmp_path), Ranks(), torch.device("cpu"))
+    shared = {"dataset": run.dataset, "stream": "joint", "pairs": "all", "seed": 3}
+    plain, some = (ViewMaker(**shared, extreme=True, jitter=size) for size in (0, 0.25))
+    draws = [Draw(torch.tensor(c), torch.tensor(p)) for c, p in (([4, 9], [0, 1]), ([9], [1]))]
+    whole, lone = (some(draw, 0) for draw in draws)
+    still = plain(draws[0], 0)
+    for name, layout in run.dataset.layouts.items():
+        parents = layout.parents.numpy()
+        slid = []
+        for kind in ("query", "key", "extreme"):
+            x, of, again = (getattr(b, kind)[name].x[-1] for b in (whole, still, lone))
+            assert torch.equal(x, again)
+            bones = of[..., parents, :] - of
+            share = ((x - of) * bones).sum((0, 1, 3)) / (bones * bones).sum((0, 1, 3))
+            torch.testing.assert_close(x, of + share[:, None] * bones, rtol=0, atol=1e-4)
+            slid.append(share[parents != range(len(parents))])
+        slid = torch.cat(slid)
+        assert slid.abs().max() < 0.2501 and slid.abs().max() > 0.2 and abs(slid.mean()) < 0.08
+    run.close()
+
+
 @pytest.mark.parametrize("pairs", ["sample", "all"])
 def test_a_batch_follows_from_the_step_and_only_joints_move(pairs, data, tmp_path):
     run = Pretraining(tiny_recipe(data, tmp_path), Ranks(), torch.device("cpu"))
@@ -100,7 +144,7 @@ def test_views_of_no_row_are_made_as_well(data, tmp_path):
 
 
 def test_a_step_with_subsets_has_no_operator_that_waits(data, tmp_path):
-    recipe = tiny_recipe(data, tmp_path, joint_subsets=0.5, mining_epoch=None)
+    recipe = tiny_recipe(data, tmp_path, joint_subsets=0.5, joint_jitter=0.1, mining_epoch=None)
     run = Pretraining(recipe, Ranks(), torch.device("cpu"))
     assert run.views.subsets
     with Recorder() as seen:
