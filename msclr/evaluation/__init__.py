@@ -2,6 +2,7 @@
 
 from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits
 from msclr.evaluation.features import collapse_note, extract_features
+from msclr.evaluation.finetune import draw_labelled, evaluate_finetune, evaluate_semi
 from msclr.evaluation.knn import knn
 from msclr.evaluation.linear import LinearResult, fit_linear
 from msclr.evaluation.protocols import evaluate_ensemble, evaluate_knn, evaluate_linear
@@ -14,11 +15,14 @@ __all__ = [
     "LinearResult",
     "Run",
     "collapse_note",
+    "draw_labelled",
     "ensemble_logits",
     "evaluate_ensemble",
+    "evaluate_finetune",
     "evaluate_knn",
     "evaluate_linear",
     "evaluate_retrieval",
+    "evaluate_semi",
     "evaluate_transfer",
     "extract_features",
     "fit_linear",

@@ -179,14 +179,18 @@ class _SoftmaxRegression:
         return loss
 
 
-def check_options(epochs: int, lr: float, batch_size: int, momentum: float = 0.0) -> None:
+def check_options(
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    momentum: float = 0.0,
+    what: str = "linear evaluation",
+) -> None:
     """Raise InputError for an option of `fit_linear` that is out of range."""
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value < 1:
-            raise InputError(f"linear evaluation: {name} is {value}; it must be 1 or more")
+            raise InputError(f"{what}: {name} is {value}; it must be 1 or more")
     if not 0 < lr < float("inf"):
-        raise InputError(f"linear evaluation: lr is {lr}; it must be a number above 0")
+        raise InputError(f"{what}: lr is {lr}; it must be a number above 0")
     if not 0 <= momentum < 1:
-        raise InputError(
-            f"linear evaluation: momentum is {momentum}; it must lie in 0..1, 1 excluded"
-        )
+        raise InputError(f"{what}: momentum is {momentum}; it must lie in 0..1, 1 excluded")
