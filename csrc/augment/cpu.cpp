@@ -48,13 +48,15 @@ Tensor vector_of(const Tensor& values, int64_t count, const char* name) {
 Tensor augment(const Tensor& clips, const Tensor& index, const Tensor& numbers,
                const Tensor& epochs, int64_t seed, int64_t purpose, int64_t view,
                const OptionalTensor& flip, int64_t stream, const OptionalTensor& parents,
-               bool planar, ScalarType dtype) {
+               bool planar, ScalarType dtype, std::vector<double> amounts) {
   check(clips.dim() == 5 && clips.size(4) == 3 && clips.is_contiguous(),
         "clips must be (N, M, T, V, 3), contiguous");
   check(is_stored(clips.scalar_type()), "clips must be float32, float16 or bfloat16");
   check(is_stored(dtype), "dtype must be float32, float16 or bfloat16");
   check(kNone <= view && view <= kExtreme, "view must be 0, 1 or 2");
   check(kJoint <= stream && stream <= kBone, "stream must be 0, 1 or 2");
+  check(amounts.size() == kAmounts, "amounts must be 7 numbers");
+  check(0 <= amounts[0] && amounts[0] <= double(clips.size(2)), "pad must lie in 0..T");
   check(index.dim() == 1, "index must be (B,)");
   const int64_t count = index.size(0), joints = clips.size(3);
   const Tensor rows = vector_of(index, count, "index");
@@ -83,6 +85,8 @@ Tensor augment(const Tensor& clips, const Tensor& index, const Tensor& numbers,
       .flip = table(flip, joints, view == kExtreme, "flip"),
       .parents = table(parents, joints, stream == kBone, "parents"),
       .planar = planar,
+      .amounts = {amounts[0], amounts[1], amounts[2], amounts[3], amounts[4], amounts[5],
+                  amounts[6]},
   };
   constexpr int64_t kGrain = 4;  // clips, some 10 microseconds: worth a thread
   torch::stable::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from msclr.kernels.augment import operator
+from msclr.kernels.augment.amounts import amounts_of
 from msclr.kernels.augment.check import check_arguments, place
 from msclr.kernels.augment.operator import Arguments
 from msclr.kernels.augment.philox import philox
@@ -26,6 +29,7 @@ def augment(
     flip: Tensor | None = None,
     stream: str = "joint",
     parents: Tensor | None = None,
+    strengths: Mapping[str, float] | None = None,
     planar: bool = False,
     dtype: torch.dtype = torch.float32,
     backend: str | None = None,
@@ -57,6 +61,11 @@ def augment(
         flip: (V,) int64, the layout's left-right permutation; wanted for "extreme".
         stream: "joint", "motion" or "bone".
         parents: (V,) int64, each joint's parent, a root its own; wanted for "bone".
+        strengths: of augmentations, where they are not to be as above. Of every view: "shear", the
+            largest off-diagonal (0.5), and "crop", the share of the frames that is mirrored (1/6);
+            of "extreme": "rotation" in degrees (30), "noise" by its standard deviation (0.01),
+            "blur" by its largest one in frames (2), and the probabilities of "flip" and "axis"
+            (0.5). 0 switches one off, and changes nothing that is drawn for the others.
         planar: joints are (x, y, score): matrices, noise and the zeroed axis are for x and y alone,
             motion and bone keep the joint's score, the blur takes the score along.
         dtype: of the result: float32, float16 or bfloat16.
@@ -88,6 +97,7 @@ def augment(
         parents,
         planar,
         dtype,
+        amounts_of(strengths, clips.shape[2] if clips.dim() == 5 else 1),
     )
     check_arguments(arguments)
     made = operator.augment(backend, arguments)  # (B, M, T, V, 3)

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from msclr.kernels._cases import Draw
+from msclr.kernels.augment.amounts import amounts_of
 from msclr.kernels.augment.operator import Arguments
 from msclr.kernels.augment.reference import STREAMS, VIEWS
 
@@ -19,6 +20,7 @@ def make(
     frames: int = 13,
     joints: int = 17,
     planar: bool = False,
+    **strengths: float,
 ) -> Arguments:
     """Every third clip lacks its last body; clips come in another order, one of them twice."""
     draw = Draw()
@@ -38,6 +40,7 @@ def make(
         torch.arange(joints) // 2,
         planar,
         torch.float32,
+        tuple(amounts_of(strengths, frames)),
     )
 
 
@@ -47,6 +50,21 @@ CASES = {
     "extreme, in the plane": partial(make, "extreme", "motion", planar=True),
     "one frame, one joint": partial(make, "extreme", "bone", 3, 1, 1, 1),
     "shorter than the blur": partial(make, "extreme", "motion", 4, 1, 5, 3),
+    "stronger": partial(
+        make,
+        "extreme",
+        shear=0.8,
+        crop=0.4,
+        rotation=120.0,
+        noise=0.1,
+        blur=5.0,
+        flip=0.9,
+        axis=0.2,
+    ),
+    "weaker": partial(make, "extreme", "motion", rotation=0.5, blur=0.3, flip=0.1, axis=1.0),
+    "all off": partial(
+        make, "extreme", shear=0, crop=0, rotation=0, noise=0, blur=0, flip=0, axis=0
+    ),
     "no clips": partial(make, "extreme", clips=0),
     "two frames, many joints": partial(make, "extreme", "motion", 4, 1, 2, 33),
     "long and wide": partial(make, "extreme", "bone", 9, 2, 70, 43),
@@ -59,6 +77,8 @@ QUALIFYING = (  # tried before a backend becomes the default on a GPU
     "extreme, in the plane",
     "one frame, one joint",
     "shorter than the blur",
+    "stronger",
+    "all off",
     "no clips",
     "long and wide",
 )

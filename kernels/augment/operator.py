@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,16 +27,19 @@ class Arguments(NamedTuple):
     parents: Tensor | None
     planar: bool
     dtype: torch.dtype
+    amounts: Sequence[float]  # as amounts.Amounts has them
 
 
-def _fake(clips, index, numbers, epochs, seed, purpose, view, flip, stream, parents, planar, dtype):
+def _fake(clips, index, *rest):
+    dtype = Arguments(clips, index, *rest).dtype
     return clips.new_empty((index.shape[0], *clips.shape[1:]), dtype=dtype)
 
 
 define(
     "augment",
     "(Tensor clips, Tensor index, Tensor numbers, Tensor epochs, int seed, int purpose, int view, "
-    "Tensor? flip, int stream, Tensor? parents, bool planar, ScalarType dtype) -> Tensor",
+    "Tensor? flip, int stream, Tensor? parents, bool planar, ScalarType dtype, "
+    "float[] amounts) -> Tensor",
     fake=_fake,
     triton="msclr.kernels.augment.triton_launch",
 )

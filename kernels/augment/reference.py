@@ -24,22 +24,19 @@ Sources: AimCLR (AAAI 2022), section 3.2 and its released code; MS-CLR (arXiv:25
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from msclr.kernels.augment.amounts import LEAST_BLUR, Amounts, amounts_of
 from msclr.kernels.augment.philox import philox
 
 VIEWS = ("none", "normal", "extreme")
 STREAMS = ("joint", "motion", "bone")
-CROP_RATIO = 6
-SHEAR = 0.5
-ROTATION_DEGREES = 30.0
-OTHER_ROTATION_DEGREES = 1.0
-NOISE_SD = 0.01
+OTHER_ROTATION_DEGREES = 1.0  # or those of the main axis, if they are fewer
 BLUR_TAPS = 15
-BLUR_SD = (0.1, 2.0)
 SMALL_BLOCKS = 5
 FIRST_NOISE_BLOCK = 16
 
@@ -68,6 +65,7 @@ def augment(
     parents: Tensor | None,
     planar: bool,
     dtype: torch.dtype,
+    amounts: Sequence[float] | None = None,
 ) -> Tensor:
     """(B, M, T, V, 3) of :func:`msclr.kernels.augment`; float64 clips are computed in float64."""
     view, stream = VIEWS[view], STREAMS[stream]
@@ -75,7 +73,8 @@ def augment(
     x = x if x.dtype == torch.float64 else x.float()  # (B, M, T, V, 3)
     if view != "none":
         counter = numbers, epochs, seed, purpose
-        draws = draw(*counter, x.shape[2], view == "extreme", planar)
+        amounts = amounts_of(None, x.shape[2]) if amounts is None else Amounts(*amounts)
+        draws = draw(*counter, x.shape[2], view == "extreme", planar, amounts)
         present = (x != 0).flatten(2).any(2)  # (B, M)
         x = temporal_crop(x, draws.start)
         if view == "extreme":
@@ -84,7 +83,7 @@ def augment(
         if view == "extreme":
             noise = normals(*counter, x.shape[1:4], x.dtype, planar)
             noisy = draws.noisy[:, None] & present  # (B, M)
-            x = x + NOISE_SD * noise * noisy[:, :, None, None, None]
+            x = x + amounts.noise * noise * noisy[:, :, None, None, None]
             x = zero_axis(temporal_blur(x, draws.taps), draws.zeroed)
     return to_stream(x, stream, parents, planar).to(dtype)
 
@@ -97,25 +96,34 @@ def draw(
     frames: int,
     extreme: bool,
     planar: bool,
+    amounts: Amounts | None = None,
 ) -> Draws:
     """The small draws of views, by the table above."""
     blocks = torch.arange(SMALL_BLOCKS, device=numbers.device)
     words = random_words(blocks, numbers, epochs, seed, purpose).flatten(1)  # (B, 20)
-    pad = frames // CROP_RATIO
+    amounts = amounts_of(None, frames) if amounts is None else amounts
+    pad = int(amounts.pad)
     start = integers(words[:, 0], 2 * pad + 1) - pad
-    shear = shear_matrix(uniform(words[:, 1:7]), planar)
+    shear = shear_matrix(uniform(words[:, 1:7]), planar, amounts.shear)
     no = torch.zeros_like(start, dtype=torch.bool)
     if not extreme:
-        return Draws(start, shear, no, no, blur_taps(no, uniform(words[:, 0])), start * 0 - 1)
-    flipped, noisy, blurred, zeroed = (uniform(words[:, i]) < 0.5 for i in (7, 12, 13, 15))
-    rotation = rotation_matrix(integers(words[:, 8], 3), uniform(words[:, 9:12]), planar)
+        return Draws(
+            start, shear, no, no, blur_taps(no, uniform(words[:, 0]), LEAST_BLUR), start * 0 - 1
+        )
+    often = (amounts.flip, 0.5 * (amounts.noise > 0), 0.5 * (amounts.blur > 0), amounts.axis)
+    flipped, noisy, blurred, zeroed = (
+        uniform(words[:, i]) < p for i, p in zip((7, 12, 13, 15), often, strict=True)
+    )
+    rotation = rotation_matrix(
+        integers(words[:, 8], 3), uniform(words[:, 9:12]), planar, amounts.rotation
+    )
     axis = integers(words[:, 16], 2 if planar else 3)
     return Draws(
         start,
         rotation @ shear,
         flipped,
         noisy,
-        blur_taps(blurred, uniform(words[:, 14])),
+        blur_taps(blurred, uniform(words[:, 14]), max(amounts.blur, LEAST_BLUR)),
         torch.where(zeroed, axis, -1),
     )
 
@@ -170,25 +178,25 @@ def temporal_crop(x: Tensor, start: Tensor) -> Tensor:
     return x.gather(2, index[:, None, :, None, None].expand(-1, x.shape[1], -1, *x.shape[3:]))
 
 
-def shear_matrix(u: Tensor, planar: bool) -> Tensor:
-    """(B, 3, 3): ones on the diagonal, U(-0.5, 0.5) off it, from u (B, 6) row by row.
+def shear_matrix(u: Tensor, planar: bool, most: float = 0.5) -> Tensor:
+    """(B, 3, 3): ones on the diagonal, U(-most, most) off it, from u (B, 6) row by row.
 
     Of planar joints (x, y, score) x and y are sheared, the score is kept.
     """
     matrix = torch.eye(3, dtype=u.dtype, device=u.device).repeat(len(u), 1, 1)
     for k, (i, j) in enumerate([(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]):
         if not planar or (i < 2 and j < 2):
-            matrix[:, i, j] = 2 * SHEAR * u[:, k] - SHEAR
+            matrix[:, i, j] = 2 * most * u[:, k] - most
     return matrix
 
 
-def rotation_matrix(main: Tensor, u: Tensor, planar: bool) -> Tensor:
-    """(B, 3, 3): R_x R_y R_z, axis ``main`` (B,) by U(0, 30) degrees, the two others by U(0, 1).
+def rotation_matrix(main: Tensor, u: Tensor, planar: bool, most: float = 30.0) -> Tensor:
+    """(B, 3, 3): R_x R_y R_z, axis ``main`` (B,) by U(0, most) degrees, the others by U(0, 1).
 
     Planar joints are turned as if they lay in space at z = 0, and seen along z; the score is kept.
     """
-    largest = torch.full_like(u, OTHER_ROTATION_DEGREES)
-    largest.scatter_(1, main[:, None], ROTATION_DEGREES)
+    largest = torch.full_like(u, min(OTHER_ROTATION_DEGREES, most))
+    largest.scatter_(1, main[:, None], most)
     angle = u * largest * (math.pi / 180)  # (B, 3)
     cos, sin = angle.cos(), angle.sin()
     x, y, z = torch.eye(3, dtype=u.dtype, device=u.device).repeat(3, len(u), 1, 1)
@@ -208,9 +216,9 @@ def transform(x: Tensor, matrix: Tensor) -> Tensor:
     return (x.flatten(1, 3) @ matrix.to(x.dtype).transpose(1, 2)).view_as(x)
 
 
-def blur_taps(blurred: Tensor, u: Tensor) -> Tensor:
-    """(B, 15): a Gaussian of sd U(0.1, 2) frames, of sum 1; 0 .. 1 .. 0 where not blurred."""
-    sd = BLUR_SD[0] + (BLUR_SD[1] - BLUR_SD[0]) * u
+def blur_taps(blurred: Tensor, u: Tensor, most: float = 2.0) -> Tensor:
+    """(B, 15): a Gaussian of sd U(0.1, most) frames, of sum 1; 0 .. 1 .. 0 where not blurred."""
+    sd = LEAST_BLUR + (most - LEAST_BLUR) * u
     offset = torch.arange(BLUR_TAPS, device=u.device) - BLUR_TAPS // 2
     taps = (-(offset**2) / (2 * sd[:, None] ** 2)).softmax(1)
     return torch.where(blurred[:, None], taps, (offset == 0).to(taps))

@@ -16,10 +16,9 @@ NORMAL = tl.constexpr(1)  # views
 EXTREME = tl.constexpr(2)
 MOTION = tl.constexpr(1)  # streams
 BONE = tl.constexpr(2)
-CROP_RATIO = tl.constexpr(6)
 TAPS = tl.constexpr(15)
 REACH = tl.constexpr(7)
-NOISE_SD = tl.constexpr(0.01)
+LEAST_BLUR = tl.constexpr(0.1)
 FIRST_NOISE_BLOCK = tl.constexpr(16)
 PER_WORD = tl.constexpr(2.0**-24)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -52,15 +51,28 @@ def _cos_sin(t):
 
 
 @triton.jit
-def _turn(word):
-    """Cosine and sine of 2 pi word / 2^32, of which the upper 24 bits count."""
-    angle = (word >> 8).to(tl.int32)
-    quarter = (angle + (1 << 21)) >> 22
-    c, s = _cos_sin((angle - (quarter << 22)).to(tl.float32) * 2.0**-21)
+def _turned(t, quarter):
+    """Cosine and sine of t pi/4, t in -1..1, and of so many quarter turns more."""
+    c, s = _cos_sin(t)
     swapped = (quarter & 1) != 0
     cosine, sine = tl.where(swapped, s, c), tl.where(swapped, c, s)
     cosine = tl.where(((quarter + 1) & 2) != 0, -cosine, cosine)
     return cosine, tl.where((quarter & 2) != 0, -sine, sine)
+
+
+@triton.jit
+def _angle(t):
+    """Cosine and sine of t pi/4, t not negative."""
+    quarter = ((t + 1.0) * 0.5).to(tl.int32)
+    return _turned(t - 2.0 * quarter.to(tl.float32), quarter)
+
+
+@triton.jit
+def _turn(word):
+    """Cosine and sine of 2 pi word / 2^32, of which the upper 24 bits count."""
+    angle = (word >> 8).to(tl.int32)
+    quarter = (angle + (1 << 21)) >> 22
+    return _turned((angle - (quarter << 22)).to(tl.float32) * 2.0**-21, quarter)
 
 
 @triton.jit
@@ -93,22 +105,28 @@ def _any(x, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _shear(xy, xz, yx, yz, zx, zy, PLANAR: tl.constexpr):
+def _off(word, most):
+    return 2 * most * _uniform(word) - most
+
+
+@triton.jit
+def _shear(xy, xz, yx, yz, zx, zy, most, PLANAR: tl.constexpr):
     """The off-diagonal words of a matrix, row by row; of planar joints the score is kept."""
-    a, b = _uniform(xy) - 0.5, _uniform(yx) - 0.5
+    a, b = _off(xy, most), _off(yx, most)
     if PLANAR:
         return 1.0, a, 0.0, b, 1.0, 0.0, 0.0, 0.0, 1.0
-    c, d, e, f = _uniform(xz) - 0.5, _uniform(yz) - 0.5, _uniform(zx) - 0.5, _uniform(zy) - 0.5
+    c, d, e, f = _off(xz, most), _off(yz, most), _off(zx, most), _off(zy, most)
     return 1.0, a, c, b, 1.0, d, e, f, 1.0
 
 
 @triton.jit
-def _rotation(main, x, y, z, PLANAR: tl.constexpr):
-    """R_x R_y R_z, row by row, of the words of three angles: about one axis up to 30 degrees."""
+def _rotation(main, x, y, z, most, others, PLANAR: tl.constexpr):
+    """R_x R_y R_z, row by row, of the words of three angles: up to ``most``, of 45 degrees, about
+    one axis."""
     axis = _below(main, 3)
-    cx, sx = _cos_sin(_uniform(x) * tl.where(axis == 0, 30 / 45, 1 / 45))
-    cy, sy = _cos_sin(_uniform(y) * tl.where(axis == 1, 30 / 45, 1 / 45))
-    cz, sz = _cos_sin(_uniform(z) * tl.where(axis == 2, 30 / 45, 1 / 45))
+    cx, sx = _angle(_uniform(x) * tl.where(axis == 0, most, others))
+    cy, sy = _angle(_uniform(y) * tl.where(axis == 1, most, others))
+    cz, sz = _angle(_uniform(z) * tl.where(axis == 2, most, others))
     a, b, c = cy * cz, -cy * sz, sy
     d, e, f = cx * sz + sx * sy * cz, cx * cz - sx * sy * sz, -sx * cy
     if PLANAR:
@@ -169,9 +187,9 @@ def _joints(
 
 
 @triton.jit
-def _weights(t, source, blurred, word, shift):
-    """Those of frames ``source`` in frames t + shift: a Gaussian of sd 0.1 .. 2."""
-    sd = 0.1 + 1.9 * _uniform(word)
+def _weights(t, source, blurred, word, spread, shift):
+    """Those of frames ``source`` in frames t + shift: a Gaussian of sd 0.1 .. 0.1 + spread."""
+    sd = LEAST_BLUR + spread * _uniform(word)
     every = tl.arange(0, 16) - REACH
     total = tl.sum(tl.where(every <= REACH, tl.exp(-every * every / (2 * sd * sd)), 0.0), axis=0)
     offset = source[None, :] - t[:, None] - shift
@@ -180,7 +198,7 @@ def _weights(t, source, blurred, word, shift):
     return tl.where(near, tl.where(blurred, gaussian, (offset == 0).to(tl.float32)), 0.0)
 
 
-@triton.jit(do_not_specialize=["held", "seed", "purpose"])
+@triton.jit(do_not_specialize=["held", "seed", "purpose", "pad"])
 def augment(
     clips,  # (N, M, T, V, 3)
     index,  # (B,)
@@ -195,6 +213,15 @@ def augment(
     joints,
     seed,
     purpose,
+    pad,  # frames
+    shear_most,
+    rotation_most,  # of 45 degrees
+    rotation_others,
+    noise_sd,
+    blur_spread,
+    blur_often,
+    flip_often,
+    zero_often,
     VIEW: tl.constexpr,
     STREAM: tl.constexpr,
     PLANAR: tl.constexpr,
@@ -219,17 +246,16 @@ def augment(
     if VIEW >= NORMAL:
         a0, a1, a2, a3 = tl.philox(seed, 0, clip, epoch, purpose)
         b0, b1, b2, b3 = tl.philox(seed, 1, clip, epoch, purpose)
-        pad = frames // CROP_RATIO
         start = _below(a0, 2 * pad + 1) - pad
-        shear = _shear(a1, a2, a3, b0, b1, b2, PLANAR)
+        shear = _shear(a1, a2, a3, b0, b1, b2, shear_most, PLANAR)
     if VIEW == EXTREME:
         c0, c1, c2, c3 = tl.philox(seed, 2, clip, epoch, purpose)
         d0, d1, d2, d3 = tl.philox(seed, 3, clip, epoch, purpose)
         e0, _, _, _ = tl.philox(seed, 4, clip, epoch, purpose)
-        flipped = _uniform(b3) < 0.5
-        rotation = _rotation(c0, c1, c2, c3, PLANAR)
+        flipped = _uniform(b3) < flip_often
+        rotation = _rotation(c0, c1, c2, c3, rotation_most, rotation_others, PLANAR)
         if _uniform(d0) < 0.5:
-            sd = tl.where(_any(body, size, BLOCK_N) != 0, NOISE_SD, 0.0)
+            sd = tl.where(_any(body, size, BLOCK_N) != 0, noise_sd, 0.0)
 
     # The frames to read: a blur's ends are the first and last frame, again and again.
     read = t
@@ -251,11 +277,13 @@ def augment(
         if not PLANAR:
             z -= parent_z
     if VIEW == EXTREME:
-        weights = _weights(t, source, _uniform(d1) < 0.5, d2, 0)  # (BLOCK_T, BLOCK_S)
+        weights = _weights(
+            t, source, _uniform(d1) < blur_often, d2, blur_spread, 0
+        )  # (BLOCK_T, BLOCK_S)
         moves = weights
         if STREAM == MOTION:
-            moves = _weights(t, source, _uniform(d1) < 0.5, d2, 1) - weights
-        axis = tl.where(_uniform(d3) < 0.5, _below(e0, 2 if PLANAR else 3), -1)
+            moves = _weights(t, source, _uniform(d1) < blur_often, d2, blur_spread, 1) - weights
+        axis = tl.where(_uniform(d3) < zero_often, _below(e0, 2 if PLANAR else 3), -1)
         x = tl.dot(moves, tl.where(axis == 0, 0.0, x), input_precision="ieee")
         y = tl.dot(moves, tl.where(axis == 1, 0.0, y), input_precision="ieee")
         z = tl.dot(weights if PLANAR else moves, tl.where(axis == 2, 0.0, z),

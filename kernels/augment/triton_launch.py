@@ -11,6 +11,7 @@ from torch import Tensor
 
 from msclr.kernels._triton import cdiv
 from msclr.kernels.augment import triton_kernels as programs
+from msclr.kernels.augment.amounts import LEAST_BLUR, Amounts
 from msclr.kernels.augment.operator import Arguments
 
 # Unmeasured yet: chosen by what ptxas makes of them for sm_80 and sm_90, no spills.
@@ -19,9 +20,8 @@ _BLOCKS = {"BLOCK_T": 16, "BLOCK_S": 32, "BLOCK_V": 32, "BLOCK_N": 1024, "num_wa
 
 def forward(*given) -> Tensor:
     """``msclr::augment_triton``: (B, M, T, V, 3)."""
-    clips, index, numbers, epochs, seed, purpose, view, flip, stream, parents, planar, dtype = (
-        Arguments(*given)
-    )
+    clips, index, numbers, epochs, seed, purpose, view, flip, stream, parents, planar, *_ = given
+    dtype, amounts = Arguments(*given).dtype, Amounts(*Arguments(*given).amounts)
     held, bodies, frames, joints, _ = clips.shape
     out = torch.empty((len(index), *clips.shape[1:]), dtype=dtype, device=clips.device)
     if out.numel() == 0:
@@ -37,6 +37,9 @@ def forward(*given) -> Tensor:
             None if flip is None else flip.contiguous(),
             None if parents is None else parents.contiguous(),
             out, held, bodies, frames, joints, seed, purpose,
+            int(amounts.pad), amounts.shear, amounts.rotation / 45, min(amounts.rotation, 1) / 45,
+            amounts.noise, max(amounts.blur, LEAST_BLUR) - LEAST_BLUR, 0.5 * (amounts.blur > 0),
+            amounts.flip, amounts.axis,
             VIEW=view, STREAM=stream, PLANAR=planar, **_BLOCKS,
         )  # fmt: skip
     return out

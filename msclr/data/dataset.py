@@ -182,6 +182,7 @@ class SkeletonDataset:
         purpose: int,
         view: str = "none",
         stream: str = "joint",
+        strengths: Mapping[str, float] | None = None,
     ) -> Tensor:
         """What an encoder takes of augmented clips, (B, 3, T, V, M) float32.
 
@@ -190,7 +191,7 @@ class SkeletonDataset:
             held: the clips.
             numbers: (B,) int64 on the device, their numbers in the split.
             epochs: (B,) int64 on the device, which pass over the data each is in.
-            seed, purpose, view, stream: see :func:`msclr.kernels.augment`.
+            seed, purpose, view, stream, strengths: see :func:`msclr.kernels.augment`.
         """
         return augment(
             held.clips,
@@ -201,6 +202,7 @@ class SkeletonDataset:
             purpose=purpose,
             view=view,
             stream=stream,
+            strengths=strengths,
             planar=self.planar,
             **self._tables[layout],
         )

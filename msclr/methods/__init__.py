@@ -4,7 +4,7 @@ from msclr.methods.aimclr import AimCLR
 from msclr.methods.crossclr import CrosSCLR
 from msclr.methods.embedder import Batch, Embedder, View
 from msclr.methods.multiview import MultiView
-from msclr.methods.pairs import PAIR_MODES, draw_pairs
+from msclr.methods.pairs import PAIR_MODES, anchored_pairs, draw_pairs
 from msclr.methods.queue import Queue
 from msclr.methods.skeletonclr import SkeletonCLR, StepOutput
 
@@ -27,5 +27,6 @@ __all__ = [
     "SkeletonCLR",
     "StepOutput",
     "View",
+    "anchored_pairs",
     "draw_pairs",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +31,19 @@ def draw_pairs(
     draws = uniform(1).expand(clips) if mode == "batch" else uniform(clips)
     pair = (draws * layouts**2).long().clamp(max=torch.as_tensor(layouts**2 - 1))
     return pair // layouts, pair % layouts
+
+
+@functools.cache  # a CUDA graph goes on reading them
+def anchored_pairs(
+    anchor: Tensor, layouts: Tensor, uniform: Callable[[int], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """As :func:`draw_pairs`, where query or key of each clip is under its layout ``anchor`` (B,).
+
+    Which of the two is drawn for each clip, and the layout of the other out of all L (B,).
+    """
+    drawn = (uniform(len(anchor)) * 2 * layouts).long().clamp(max=2 * layouts - 1)
+    is_key, other = drawn // layouts == 1, drawn % layouts
+    return torch.where(is_key, other, anchor), torch.where(is_key, anchor, other)
 
 
 def ordered_pairs(layouts: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +43,8 @@ class ViewMaker:
     """Augmented views of a draw, on the data set's device, each made in one operation.
 
     ``subsets`` is the share of views that show a part of their layout's joints, ``jitter`` how far
-    joints slide along their bones, ``derived_share`` see :class:`LayoutChoice`.
+    joints slide along their bones, ``derived_share`` and ``anchor`` see :class:`LayoutChoice`.
+    ``strengths`` are those of :func:`msclr.kernels.augment`.
     ``stream`` may name several; a call then gives a dict with a batch for each. They show the same
     augmented clips under the same layouts.
     """
@@ -59,11 +60,14 @@ class ViewMaker:
         subsets: float = 0.0,
         jitter: float = 0.0,
         derived_share: float | None = None,
+        anchor: str | None = None,
+        strengths: Mapping[str, float] | None = None,
     ):
         self.dataset, self.stream, self.pairs = dataset, stream, pairs
         self.seed, self.extreme, self.key = seed, extreme, key
         self.layouts, self.jitter = list(dataset.layouts), jitter
-        self.choice = LayoutChoice(dataset, pairs, derived_share)
+        self.choice = LayoutChoice(dataset, pairs, derived_share, anchor)
+        self.strengths = strengths
         # Where clips draw their layouts, all ranks take part in all layouts' statistics.
         self.empty = pairs == "sample" or len(dataset.parts) > 1
         self.subsets = {
@@ -139,6 +143,7 @@ class ViewMaker:
                 purpose=_KINDS * number + kind,
                 view="extreme" if kind == _EXTREME else "normal",
                 stream=stream,
+                strengths=self.strengths,
             )
             about = torch.from_numpy(numbers), torch.from_numpy(plan.passes[rows])
             x = self._altered(x, name, about, _KINDS * number + kind, stream)

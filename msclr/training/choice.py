@@ -11,7 +11,8 @@ from torch import Tensor
 from msclr.data.dataset import SkeletonDataset
 from msclr.data.stored_views import Part
 from msclr.errors import InputError
-from msclr.methods import draw_pairs
+from msclr.layouts import get
+from msclr.methods import anchored_pairs, draw_pairs
 
 
 class LayoutChoice:
@@ -22,12 +23,19 @@ class LayoutChoice:
         pairs: "batch", "sample" or "all", see :func:`msclr.methods.draw_pairs`.
         derived_share: of the views that are under layouts which their part derived; None: each
             layout as often. Only for the pairs "sample".
+        anchor: a layout that query or key of each clip is under; the same.
 
     Raises:
-        InputError: all pairs of clips with unlike numbers of layouts.
+        InputError: all pairs of clips with unlike numbers of layouts, or clips without the anchor.
     """
 
-    def __init__(self, dataset: SkeletonDataset, pairs: str, derived_share: float | None = None):
+    def __init__(
+        self,
+        dataset: SkeletonDataset,
+        pairs: str,
+        derived_share: float | None = None,
+        anchor: str | None = None,
+    ):
         self.part_of, self.pairs = dataset.part_of, pairs
         numbers = {name: i for i, name in enumerate(dataset.layouts)}
         of_part = [np.array([numbers[name] for name in part.layouts]) for part in dataset.parts]
@@ -38,6 +46,7 @@ class LayoutChoice:
                 f"all pairs of layouts want as many of each data set, here are {has}; choose "
                 "pairs=sample, or layouts and derive so that they are as many"
             )
+        self.anchor = None if anchor is None else _places(dataset, anchor)  # (parts,)
         self.table = _padded(of_part)  # (parts, most), numbers of layouts
         self.ends = None  # (parts, most), where the share of each ends
         if derived_share is not None:
@@ -53,7 +62,11 @@ class LayoutChoice:
         part = self.part_of[clips.numpy()]
         counts = self.counts[part]
         if self.ends is None:
-            drawn = draw_pairs(self.pairs, torch.from_numpy(counts), len(part), uniform)
+            layouts = torch.from_numpy(counts)
+            if self.anchor is None:
+                drawn = draw_pairs(self.pairs, layouts, len(part), uniform)
+            else:
+                drawn = anchored_pairs(torch.from_numpy(self.anchor[part]), layouts, uniform)
             return self.table[part, np.stack([x.numpy() for x in drawn])]
         both = np.stack([uniform(len(part)).numpy() for _ in range(2)])  # (2, B)
         drawn = (both[..., None] >= self.ends[part]).sum(axis=2)
@@ -62,6 +75,18 @@ class LayoutChoice:
     def every(self, clips: Tensor) -> np.ndarray:
         """Numbers of all layouts of clips (B,): int64 (B, L)."""
         return self.table[self.part_of[clips.numpy()]]
+
+
+def _places(dataset: SkeletonDataset, anchor: str) -> np.ndarray:
+    """Where the anchor is among the layouts of each part of a data set: int64 (parts,)."""
+    name = anchor if anchor in dataset.layouts else get(anchor).name
+    for part in dataset.parts:
+        if name not in part.layouts:
+            raise InputError(
+                f"pairs: anchor={anchor}, but the clips of {part.store.path} are under "
+                f"{', '.join(part.layouts)}; choose one of them, or give more layouts"
+            )
+    return np.array([list(part.layouts).index(name) for part in dataset.parts])
 
 
 def _padded(rows: list[np.ndarray]) -> np.ndarray:

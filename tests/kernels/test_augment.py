@@ -246,7 +246,7 @@ def test_the_result_lies_as_the_encoder_reads_it(backend):
 @compiled
 def test_the_op_itself_keeps_within_its_memory():
     x, index = clips(), torch.arange(3)
-    rest = 3, 0, 2, LAYOUT.flip, 0, None, False, torch.float32
+    rest = 3, 0, 2, LAYOUT.flip, 0, None, False, torch.float32, [0.0] * 7
     for bad in (index + 28, index - 1):
         with pytest.raises(RuntimeError, match="index must lie in 0..29"):
             torch.ops.msclr.augment(x, bad, index, index, *rest)
@@ -254,6 +254,9 @@ def test_the_op_itself_keeps_within_its_memory():
         torch.ops.msclr.augment(x, index, index, index[:2], *rest)
     with pytest.raises(RuntimeError, match="flip must lie in 0..16"):
         torch.ops.msclr.augment(x, index, index, index, 3, 0, 2, LAYOUT.flip + 1, *rest[4:])
+    for amounts, message in (([0.0] * 6, "7 numbers"), ([1e9] + [0.0] * 6, "pad must lie in 0..T")):
+        with pytest.raises(RuntimeError, match=message):
+            torch.ops.msclr.augment(x, index, index, index, *rest[:-1], amounts)
 
 
 INDEX = torch.arange(4)
@@ -269,6 +272,8 @@ WRONG = {
     "flip": [None, LAYOUT.flip[:5], LAYOUT.flip + 1, LAYOUT.flip.int()],
     "parents": [None, LAYOUT.parents[:5], LAYOUT.parents - 1, LAYOUT.parents.float()],
     "dtype": [torch.float64, torch.int8],
+    "strengths": [{"sheer": 0.5}, {"shear": -1.0}, {"crop": 1.1}, {"noise": float("nan")},
+                  {"blur": 0.05}, {"flip": 2}],
     "backend": ["quantum"],
 }  # fmt: skip
 
@@ -288,3 +293,59 @@ def test_tables_are_wanted_only_where_they_are_read():
     x = clips()
     plain = augment(x, INDEX, INDEX, seed=0, purpose=0, view="normal", stream="motion")
     assert np.isfinite(plain.numpy()).all()
+
+
+# Strengths
+
+
+PAPER = {"shear": 0.5, "crop": 1 / 6, "rotation": 30.0, "noise": 0.01, "blur": 2.0, "flip": 0.5,
+         "axis": 0.5}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("view", ["normal", "extreme"])
+def test_the_papers_strengths_are_the_defaults(backend, view):
+    assert torch.equal(
+        of(clips(), backend, view=view, strengths=PAPER), of(clips(), backend, view=view)
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_view_with_all_switched_off_is_the_clip(backend):
+    off = of(clips(), backend, view="extreme", strengths=dict.fromkeys(PAPER, 0))
+    assert torch.equal(off, of(clips(), backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_switched_off_leaves_what_is_drawn_for_the_others(backend):
+    """Without shear and rotation an extreme view is, but for what is off, a gathered clip."""
+    rest = dict.fromkeys(("shear", "rotation", "noise", "blur"), 0)
+    x = clips()
+    both = of(x, backend, view="extreme", strengths=rest)
+    unflipped = of(x, backend, view="extreme", strengths=rest | {"flip": 0})
+    flipped = of(x, backend, view="extreme", strengths=rest | {"flip": 1})
+    is_flipped = torch.tensor([torch.equal(a, b) for a, b in zip(both, flipped, strict=True)])
+    assert 0 < is_flipped.sum() < len(x)
+    assert torch.equal(both[~is_flipped], unflipped[~is_flipped])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_strengths_scale_what_they_are_of(backend):
+    x = torch.zeros(64, 1, 12, 17, 3)
+    x[..., 0] = 1.0
+    only = dict.fromkeys(PAPER, 0)
+    sheared = of(x, backend, view="normal", strengths=only | {"shear": 0.2})[
+        :, 1:
+    ]  # y, z of (1, 0, 0)
+    assert 0.15 < sheared.abs().max() <= 0.2
+    noisy = of(x, backend, view="extreme", strengths=only | {"noise": 0.3}) - of(x, backend)
+    noisy = noisy[noisy.flatten(1).any(1)]
+    assert abs(float(noisy.std()) - 0.3) < 0.01
+    axis = of(x, backend, view="extreme", strengths=only | {"axis": 1})
+    assert 10 < (axis[:, 0] == 0).all(-1).all(-1).all(-1).sum() < 35  # a third of the clips
+
+
+def test_a_crop_of_a_sixth_is_a_whole_division():
+    from msclr.kernels.augment.amounts import amounts_of
+
+    assert [amounts_of(None, t).pad for t in range(1, 2000)] == [t // 6 for t in range(1, 2000)]

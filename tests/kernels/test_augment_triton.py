@@ -15,6 +15,7 @@ from tests.kernels.contract import CONTRACTS, arguments_of
 
 pytest.importorskip("triton")
 from msclr.kernels.augment import triton_launch  # noqa: E402
+from msclr.kernels.augment.amounts import amounts_of  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
 from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
 
@@ -57,6 +58,7 @@ def test_a_row_that_is_not_there_is_nan_and_nothing_is_read():
 def test_the_program_keeps_to_its_registers(capability, view, stream):
     x, index, joints = torch.zeros(4, 2, 50, 25, 3), torch.arange(4), torch.arange(25)
     arguments = x, index, index, index, 3, 0, view, joints, stream, joints, False, torch.float32
+    arguments += (tuple(amounts_of(None, 50)),)
     (program,) = compile_launches(capability, lambda: triton_launch.forward(*arguments))
     assert program.stack == 0, "it spills"
     assert program.shared <= SHARED_BYTES[capability]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from msclr.methods.pairs import draw_pairs, ordered_pairs
+from msclr.methods.pairs import anchored_pairs, draw_pairs, ordered_pairs
 
 
 def grid(count: int) -> torch.Tensor:
@@ -57,3 +57,17 @@ def test_ordered_pairs_are_all_pairs_of_unlike_layouts(layouts):
 def test_one_layout_pairs_with_itself():
     i, j = ordered_pairs(1, torch.device("cpu"))
     assert (i.tolist(), j.tolist()) == ([0], [0])
+
+
+def test_anchored_pairs_have_the_anchor_on_either_side_as_often():
+    count = 3 * 2 * 7
+    anchor, layouts = torch.full((count,), 1), torch.full((count,), 3)
+    query, key = anchored_pairs(anchor, layouts, grid)
+    found = list(zip(query.tolist(), key.tolist(), strict=True))
+    assert set(found) == {(1, 0), (1, 1), (1, 2), (0, 1), (2, 1)}
+    assert {pair: found.count(pair) for pair in set(found)} == {
+        (1, 1): 14, (1, 0): 7, (1, 2): 7, (0, 1): 7, (2, 1): 7,
+    }  # fmt: skip
+    below = torch.nextafter(torch.tensor([1.0]), torch.tensor([0.0]))
+    last = anchored_pairs(anchor[:1], layouts[:1], lambda n: below)
+    assert [int(x) for x in last] == [2, 1]

@@ -26,6 +26,7 @@ struct Batch {
   StreamKind stream;
   std::vector<int64_t> flip, parents;
   bool planar;
+  Amounts amounts;
 
   int64_t row() const { return 3 * joints; }       // numbers of a frame
   int64_t body() const { return frames * row(); }  // numbers of a body
@@ -51,7 +52,7 @@ class ClipMaker {
         static_cast<uint32_t>(batch_.epochs[b]),
         batch_.purpose,
         {static_cast<uint32_t>(batch_.seed), static_cast<uint32_t>(batch_.seed >> 32)}};
-    const Draws draws(batch_.view, counter, batch_.frames, batch_.planar);
+    const Draws draws(batch_.view, counter, batch_.amounts, batch_.planar);
     for (int64_t m = 0; m < batch_.bodies; ++m) {
       const int64_t from = (batch_.index[b] * batch_.bodies + m) * batch_.body();
       const int64_t to = (b * batch_.bodies + m) * batch_.body();

@@ -12,16 +12,21 @@
 namespace msclr::augment_cpu {
 
 enum View { kNone, kNormal, kExtreme };
-constexpr int64_t kCropRatio = 6;
 constexpr int64_t kTaps = 15, kReach = kTaps / 2;
 constexpr uint32_t kFirstNoiseBlock = 16;
-constexpr double kNoiseSd = 0.01;
+constexpr double kLeastBlur = 0.1;
+constexpr size_t kAmounts = 7;
+
+// kernels/augment/amounts.py says what they are; 0 switches an augmentation off.
+struct Amounts {
+  double pad, shear, rotation, noise, blur, flip, axis;
+};
 
 struct Block {
   uint32_t word[4];
 
   double uniform(int i) const { return (word[i] >> 8) * 0x1p-24; }
-  bool chosen(int i) const { return uniform(i) < 0.5; }
+  bool chosen(int i, double often) const { return uniform(i) < often; }
   int64_t below(int i, uint64_t n) const { return (word[i] * n) >> 32; }
 };
 
@@ -77,21 +82,21 @@ struct Draws {
   float noise_sd[3] = {};
   float taps[kTaps] = {};
 
-  Draws(View view, const Counter& of, int64_t frames, bool planar) {
+  Draws(View view, const Counter& of, const Amounts& amounts, bool planar) {
     if (view == kNone) return;
     const Block a = philox(0, of), b = philox(1, of);
-    const int64_t pad = frames / kCropRatio;
+    const int64_t pad = static_cast<int64_t>(amounts.pad);
     start = a.below(0, 2 * pad + 1) - pad;
-    Matrix whole = shear(a, b, planar);
+    Matrix whole = shear(a, b, amounts.shear, planar);
     if (view == kExtreme) {
       const Block turn = philox(2, of), c = philox(3, of);
-      flipped = b.chosen(3);
-      whole = turned(turn, planar).times(whole);
-      noisy = c.chosen(0);
-      blurred = c.chosen(1);
-      if (blurred) blur(c.uniform(2));
-      for (int i = 0; i < (planar ? 2 : 3); ++i) noise_sd[i] = kNoiseSd;
-      if (c.chosen(3)) {  // blurring comes in between, but keeps coordinates apart
+      flipped = b.chosen(3, amounts.flip);
+      whole = turned(turn, amounts.rotation, planar).times(whole);
+      noisy = amounts.noise > 0 && c.chosen(0, 0.5);
+      blurred = amounts.blur > 0 && c.chosen(1, 0.5);
+      if (blurred) blur(c.uniform(2), amounts.blur);
+      for (int i = 0; i < (planar ? 2 : 3); ++i) noise_sd[i] = amounts.noise;
+      if (c.chosen(3, amounts.axis)) {  // blurring comes in between, but keeps coordinates apart
         const int64_t axis = philox(4, of).below(0, planar ? 2 : 3);
         for (int j = 0; j < 3; ++j) whole.at[axis][j] = 0;
         noise_sd[axis] = 0;
@@ -101,24 +106,25 @@ struct Draws {
   }
 
  private:
-  static Matrix shear(const Block& a, const Block& b, bool planar) {
-    auto off = [](const Block& block, int i) { return block.uniform(i) - 0.5; };
+  static Matrix shear(const Block& a, const Block& b, double most, bool planar) {
+    auto off = [most](const Block& block, int i) { return 2 * most * block.uniform(i) - most; };
     return keep_score(
         {{{1, off(a, 1), off(a, 2)}, {off(a, 3), 1, off(b, 0)}, {off(b, 1), off(b, 2), 1}}},
         planar);
   }
 
-  static Matrix turned(const Block& block, bool planar) {
+  static Matrix turned(const Block& block, double most, bool planar) {
+    const double others = std::min(most, 1.0);
     const int64_t main = block.below(0, 3);
     auto about = [&](int axis) {
-      return rotation(axis,
-                      block.uniform(axis + 1) * (axis == main ? 30 : 1) * std::numbers::pi / 180);
+      return rotation(
+          axis, block.uniform(axis + 1) * (axis == main ? most : others) * std::numbers::pi / 180);
     };
     return keep_score(about(0).times(about(1)).times(about(2)), planar);
   }
 
-  void blur(double u) {
-    const double sd = 0.1 + 1.9 * u;
+  void blur(double u, double most) {
+    const double sd = kLeastBlur + (most - kLeastBlur) * u;
     double weight[kTaps], sum = 0;
     for (int64_t i = 0; i < kTaps; ++i) {
       const double offset = i - kReach;
