@@ -110,6 +110,10 @@ class PackedRows(NamedTuple):
         sizes = [k for x in activations for k in (x.shape[0], x.shape[2], x.shape[3])]
         return cls(joined(activations), sizes)
 
+    def there(self) -> Tensor | None:
+        """bool (R, 1): which rows are no surplus; None where there is none."""
+        return None if self.counts is None else present_rows(self.counts, self.segments)[:, None]
+
     def groups(self) -> list[Tensor]:
         """Each layout's as (N, C, T, V) in channels_last memory, without a copy."""
         return split(self.rows, self.segments)

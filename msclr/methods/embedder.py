@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from msclr.host import to_device
 from msclr.nn.init import init_weights
 from msclr.nn.norm import synchronise
+from msclr.nn.tracks import Tracks
 
 
 class View(NamedTuple):
@@ -20,7 +21,8 @@ class View(NamedTuple):
 
     x: Tensor  # (n, C, T, V, M)
     rows: Tensor  # (n,) which rows of the batch they are; on the CPU, or the host waits for them
-    bodies: Tensor | None = None  # (n, M) bool, which are present; the same
+    bodies: Tensor | Tracks | None = None  # (n, M) bool, which are present; the same
+    of: int | None = None  # R, where sizes are rounded up: rows are on the device, R of surplus
 
 
 class Batch(NamedTuple):
@@ -73,10 +75,10 @@ class Embedder(nn.Module):
             bodies={n: view.bodies for n, view in views.items() if view.bodies is not None},
             drop=drop,
         )
-        rows = [view.rows for view in views.values()]
+        order = list(views.values())
         if not drop:
-            return _in_order(found, rows)
-        return _in_order(found[0], rows), _in_order(found[1], rows)
+            return _in_order(found, order)
+        return _in_order(found[0], order), _in_order(found[1], order)
 
     def project(self, features: Tensor) -> Tensor:
         """Unit vectors (.., E) of features (.., D)."""
@@ -86,11 +88,15 @@ class Embedder(nn.Module):
         return F.normalize(z, dim=-1)
 
 
-def _in_order(features: Mapping[str, Tensor], rows: list[Tensor]) -> Tensor:
-    """The layouts' features in the order of their rows; rows are known to the host."""
+def _in_order(features: Mapping[str, Tensor], views: list[View]) -> Tensor:
+    """The layouts' features in the order of their rows, which the host knows, or need not know."""
     found = list(features.values())
     together = found[0] if len(found) == 1 else torch.cat(found)
-    order = np.concatenate([part.cpu().numpy() for part in rows]).argsort()
+    if (size := views[0].of) is not None:
+        rows = torch.cat([view.rows for view in views])
+        ordered = together.new_zeros(size + 1, together.shape[1])
+        return ordered.index_copy(0, rows, together)[:size]
+    order = np.concatenate([view.rows.cpu().numpy() for view in views]).argsort()
     if (order == np.arange(len(order))).all():
         return together
     return together.index_select(0, to_device(order, together.device))

@@ -25,23 +25,25 @@ class Queue(nn.Module):
             raise ValueError(f"size must be at least 1, got {size}")
         keys = F.normalize(torch.randn(size, dim), dim=1).to(dtype)
         self.register_buffer("keys", keys)  # (Q, D)
-        self.pointer = 0
+        # A tensor, so that a CUDA graph moves it on.
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64), persistent=False)
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
         """Write keys (B, D) in place over the oldest ones; of more than Q, the last Q stay."""
         size = len(self.keys)
         start = self.pointer + max(len(keys) - size, 0)
-        self.pointer = (self.pointer + len(keys)) % size
+        moved = (self.pointer + len(keys)) % size
         keys = keys[-size:]
         places = (torch.arange(len(keys), device=keys.device) + start) % size
         self.keys.index_copy_(0, places, keys.to(self.keys.dtype))
+        self.pointer.copy_(moved)
 
     def get_extra_state(self) -> dict[str, int]:
-        return {"pointer": self.pointer}
+        return {"pointer": int(self.pointer)}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        self.pointer = state["pointer"]
+        self.pointer.fill_(state["pointer"])
 
 
 @torch.no_grad()

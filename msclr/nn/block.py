@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -70,14 +71,18 @@ class STGCNBlock(nn.Module):
 
     def _run_modules(self, x: PackedRows, graphs: Sequence[Tensor | Graph]) -> PackedRows:
         """One after the other: convolutions per layout, all else on the rows of all of them."""
+        there = x.there()
+        if there is not None:  # surplus is computed with here, so it must be finite
+            x = x._replace(rows=torch.where(there, x.rows, 0))
         h = PackedRows.of(
             [self.gcn(part, graph)[0] for part, graph in zip(x.groups(), graphs, strict=True)]
         )
-        h = h._replace(rows=F.relu(self.gcn_norm(h.rows)))
-        h = PackedRows.of([self.tcn(part) for part in h.groups()])
-        y = self.dropout(self.tcn_norm(h.rows))
+        h = h._replace(rows=F.relu(self.gcn_norm(h.rows, there)))
+        h = PackedRows.of([self.tcn(part) for part in h.groups()])._replace(counts=x.counts)
+        there = h.there()
+        y = self.dropout(self.tcn_norm(h.rows, there))
         if self.residual is not None:
-            y = y + self.residual(x)
+            y = y + self.residual(x, there)
         return h._replace(rows=F.relu(y))
 
     def parts(self) -> BlockParts:
@@ -114,8 +119,8 @@ class _Residual(nn.Module):
         else:
             self.conv = None
 
-    def forward(self, x: PackedRows) -> Tensor:
+    def forward(self, x: PackedRows, there: Tensor | None = None) -> Tensor:
         if self.conv is None:
             return x.rows
         parts = [self.conv(part[:, :, :: self.stride]) for part in x.groups()]
-        return self.norm(PackedRows.of(parts).rows)
+        return self.norm(PackedRows.of(parts).rows, there)

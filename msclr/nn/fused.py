@@ -7,6 +7,8 @@ A block describes itself by :class:`BlockParts`: ours (block.py) and those of ot
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -238,9 +240,24 @@ def run_fused(
     return y
 
 
+_seeds: ContextVar[Iterator[Tensor] | None] = ContextVar("msclr_seeds", default=None)
+
+
 def draw_seed() -> Tensor:
-    """Of a pass's dropout, from PyTorch's generator of the CPU."""
-    return torch.randint(2**63 - 1, ())
+    """Of a pass's dropout, from PyTorch's generator of the CPU, or from :func:`seeds_from`."""
+    given = _seeds.get()
+    return torch.randint(2**63 - 1, ()) if given is None else next(given)
+
+
+@contextmanager
+def seeds_from(seeds: Tensor) -> Iterator[None]:
+    """Within, passes take the seeds (n,) of their dropout one after the other: numbers in memory,
+    which a CUDA graph reads when it is replayed."""
+    token = _seeds.set(iter(seeds.unbind()))
+    try:
+        yield
+    finally:
+        _seeds.reset(token)
 
 
 def _group_of(norm: nn.Module) -> object | None:

@@ -20,9 +20,9 @@ class BatchNorm(nn.BatchNorm2d):
 
     process_group = None
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """rows (R, C) -> the same shape."""
-        return _normalise(self, rows)
+    def forward(self, rows: Tensor, there: Tensor | None = None) -> Tensor:
+        """rows (R, C) -> the same shape; 0 where they are not ``there``, bool (R, 1)."""
+        return _normalise(self, rows, there)
 
 
 class InputNorm(nn.BatchNorm1d):
@@ -33,11 +33,14 @@ class InputNorm(nn.BatchNorm1d):
 
     process_group = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, T, V) -> the same shape, in channels_last memory."""
+    def forward(self, x: Tensor, there: Tensor | None = None) -> Tensor:
+        """x (N, C, T, V) -> the same shape, in channels_last memory; samples that are not
+        ``there``, bool (N,), are never read, and 0."""
         n, c, t, v = x.shape
         rows = x.permute(0, 2, 3, 1).reshape(n * t, v * c)
-        rows = _normalise(self, rows)
+        if there is not None:
+            there = there[:, None].expand(n, t).reshape(n * t, 1)
+        rows = _normalise(self, rows, there)
         return rows.view(n, t, v, c).permute(0, 3, 1, 2)
 
 
@@ -48,10 +51,10 @@ def synchronise(model: nn.Module, process_group: object | None) -> None:
             module.process_group = process_group
 
 
-def _normalise(norm: nn.modules.batchnorm._BatchNorm, rows: Tensor) -> Tensor:
+def _normalise(norm: nn.modules.batchnorm._BatchNorm, rows: Tensor, there: Tensor | None) -> Tensor:
     """Batch norm of rows (R, C) by the module's parameters, over processes where it says so."""
-    if norm.training and norm.process_group is not None:
-        return _normalise_across(norm, rows)
+    if norm.training and (norm.process_group is not None or there is not None):
+        return _normalise_by_sums(norm, rows, there)
     if norm.training and len(rows) == 0:
         return rows
     if norm.training and norm.track_running_stats:
@@ -71,32 +74,44 @@ def _normalise(norm: nn.modules.batchnorm._BatchNorm, rows: Tensor) -> Tensor:
         momentum=momentum,
         eps=norm.eps,
     )
-    return y.permute(0, 2, 3, 1).reshape(rows.shape)
+    y = y.permute(0, 2, 3, 1).reshape(rows.shape)
+    return y if there is None else torch.where(there, y, 0)
 
 
-def _normalise_across(norm: nn.modules.batchnorm._BatchNorm, rows: Tensor) -> Tensor:
-    """Two passes (mean, then centred squares), each summed over the ranks with its gradient."""
+def _normalise_by_sums(
+    norm: nn.modules.batchnorm._BatchNorm, rows: Tensor, there: Tensor | None
+) -> Tensor:
+    """Two passes (mean, then centred squares), each summed over the ranks with its gradient.
+
+    Rows that are not ``there`` (R, 1) are left out, and how many are is never asked for.
+    """
     wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
-    count = _sum_over_ranks(wide.new_tensor([len(rows)]), norm.process_group)
+    if there is None:
+        count = wide.new_tensor([len(rows)])
+    else:
+        wide, count = torch.where(there, wide, 0), there.sum(0).to(wide)
+    count = _sum_over_ranks(count, norm.process_group)
     divisor = count.clamp(min=1)
     mean = _sum_over_ranks(wide.sum(0), norm.process_group) / divisor
-    centred = wide - mean
+    centred = wide - mean if there is None else torch.where(there, wide - mean, 0)
     variance = _sum_over_ranks(centred.square().sum(0), norm.process_group) / divisor
     with torch.no_grad():
-        norm.num_batches_tracked.add_(1)
+        counts = norm.process_group is not None or (count > 0).view(())
+        norm.num_batches_tracked.add_(counts)
         momentum = norm.momentum
         if momentum is None:
-            momentum = 1.0 / int(norm.num_batches_tracked)
+            momentum = 1.0 / norm.num_batches_tracked.clamp(min=1)
         weight = momentum * (count > 0).to(norm.running_mean)  # no rank may have a row
         unbiased = variance * count / (count - 1).clamp(min=1)
         norm.running_mean.lerp_(mean.to(norm.running_mean), weight)
         norm.running_var.lerp_(unbiased.to(norm.running_var), weight)
     y = centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
-    return y.to(rows.dtype)
+    y = y.to(rows.dtype)
+    return y if there is None else torch.where(there, y, 0)
 
 
-def _sum_over_ranks(x: Tensor, process_group: object) -> Tensor:
-    return _SumOverRanks.apply(x, process_group)
+def _sum_over_ranks(x: Tensor, process_group: object | None) -> Tensor:
+    return x if process_group is None else _SumOverRanks.apply(x, process_group)
 
 
 class _SumOverRanks(torch.autograd.Function):

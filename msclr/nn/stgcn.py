@@ -23,6 +23,7 @@ from msclr.nn.graph_conv import Graph
 from msclr.nn.init import init_weights
 from msclr.nn.norm import InputNorm
 from msclr.nn.operands import Operands, advance, operands_of_pass
+from msclr.nn.tracks import Tracks
 
 STRIDES = (1, 1, 1, 1, 2, 1, 1, 2, 1, 1)
 
@@ -31,8 +32,12 @@ class _Tracks(NamedTuple):
     """The bodies of one layout that are computed."""
 
     x: Tensor  # (R, C, T, V)
-    clip: np.ndarray  # (R,) which clip each belongs to
+    clip: np.ndarray | None  # (R,) which clip each belongs to
     clips: int
+    of: Tracks | None = None  # in place of ``clip`` where some may be surplus
+
+    def there(self) -> Tensor | None:
+        return None if self.of is None else self.of.there()
 
 
 class STGCN(nn.Module):
@@ -114,7 +119,7 @@ class STGCN(nn.Module):
         self,
         x: Tensor | Mapping[str, Tensor],
         layout: str | None = None,
-        bodies: Tensor | Mapping[str, Tensor] | None = None,
+        bodies: Tensor | Tracks | Mapping[str, Tensor | Tracks] | None = None,
         drop: bool = False,
     ):
         """Features of clips.
@@ -123,7 +128,8 @@ class STGCN(nn.Module):
             x: (N, C, T, V, M) of one layout, or a dict of them by layout name; N, T and M may
                 differ between layouts.
             layout: the layout of a single x; not needed where the encoder knows one only.
-            bodies: bool (N, M), or a dict of them: which bodies are present. Saves looking.
+            bodies: bool (N, M), or a dict of them: which bodies are present. Saves looking. Or
+                :class:`~msclr.nn.tracks.Tracks` for all layouts: which are computed.
             drop: also return features after the attention-guided drop.
 
         Returns:
@@ -158,7 +164,7 @@ class STGCN(nn.Module):
             )
         return name
 
-    def _tracks(self, name: str, x: Tensor, bodies: Tensor | None) -> _Tracks:
+    def _tracks(self, name: str, x: Tensor, bodies: Tensor | Tracks | None) -> _Tracks:
         joints = self.layouts[name].num_joints
         if x.dim() != 5 or x.shape[1] != self.in_channels or x.shape[3] != joints:
             raise ValueError(
@@ -166,9 +172,12 @@ class STGCN(nn.Module):
                 f"got {tuple(x.shape)}"
             )
         clips, _, _, _, slots = x.shape
-        if bodies is not None and bodies.shape != (clips, slots):
+        if torch.is_tensor(bodies) and bodies.shape != (clips, slots):
             raise ValueError(f"bodies must be {(clips, slots)} as x, got {tuple(bodies.shape)}")
         x = x.permute(0, 4, 2, 3, 1).flatten(0, 1)  # (N*M, T, V, C)
+        if isinstance(bodies, Tracks):
+            taken = x.index_select(0, bodies.index)
+            return _Tracks(taken.permute(0, 3, 1, 2), None, clips, bodies)
         if self.bodies == "all":
             index = np.arange(clips * slots)
         else:
@@ -180,10 +189,14 @@ class STGCN(nn.Module):
 
     def _feature_maps(self, tracks: dict[str, _Tracks]) -> PackedRows:
         """The last block's output, real joints only."""
-        x = {name: self.input_norm[name](track.x) for name, track in tracks.items()}
+        x = {name: self.input_norm[name](t.x, t.there()) for name, t in tracks.items()}
+        counts = [track.of.count for track in tracks.values() if track.of is not None]
+        if counts and (self.padding == "paper" or len(counts) < len(x)):
+            raise ValueError("bodies must be Tracks of all layouts, with padding='none', or none")
         if self.padding == "paper":
             return self._padded_feature_maps(x)
         rows, seed = PackedRows.of(list(x.values())), self._draw_seed()
+        rows = rows._replace(counts=torch.cat(counts) if counts else None)
         fused = self._fused_pass(list(x), rows.rows)
         for i, block in enumerate(self.blocks):
             graphs = fused[i] if fused else [self._graph(name, i) for name in x]
@@ -239,12 +252,18 @@ def _over_bodies(of_tracks: Tensor, tracks: Mapping[str, _Tracks]) -> dict[str, 
     """Means over each clip's bodies (N, D) by layout; 0 for a clip without any."""
     clips = [track.clips for track in tracks.values()]
     starts = [0, *itertools.accumulate(clips)]
+    means = of_tracks.new_zeros(starts[-1], of_tracks.shape[1])
+    known = [track.of for track in tracks.values() if track.of is not None]
+    if known:
+        index = torch.cat([of.clip + start for of, start in zip(known, starts, strict=False)])
+        share = torch.cat([of.share for of in known]).to(of_tracks.dtype)
+        means = means.index_add(0, index, of_tracks * share)
+        return dict(zip(tracks, means.split(clips), strict=True))
     index = np.concatenate(
         [track.clip + start for track, start in zip(tracks.values(), starts, strict=False)]
     )
     share = 1.0 / np.bincount(index, minlength=starts[-1]).clip(min=1)  # (sum of N,)
     weights = to_device(share[index][:, None], of_tracks.device).to(of_tracks.dtype)
     index = to_device(index, of_tracks.device)
-    means = of_tracks.new_zeros(starts[-1], of_tracks.shape[1])
     means = means.index_add(0, index, of_tracks * weights)
     return dict(zip(tracks, means.split(clips), strict=True))
