@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from benchmarks.data import plain_ntu
-from msclr.data.prepare.ntu import BodyRules, chunks, prepare_ntu, work, workers
+from msclr.data.prepare.ntu import BodyRules, job, prepare_ntu, processes
 from msclr.data.prepare.ntu.names import skip_list
 from msclr.data.store import open_store
 from msclr.errors import InputError
@@ -33,12 +33,12 @@ from tests.data.skeleton_files import (
 )
 from tests.tiny import tree
 
-CHUNK = 8  # clips, so that few make many chunks
+RANGE = 8  # clips, so that few make many ranges
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(work, "CHUNK", CHUNK)
+def small_ranges(monkeypatch):
+    monkeypatch.setattr(job, "RANGE", RANGE)
 
 
 def damaged(text: str) -> str:
@@ -69,7 +69,7 @@ def prepared(skeletons, tmp_path_factory):
     """The folder and the report of what one process makes of `skeletons`."""
     out = tmp_path_factory.mktemp("prepared") / "ntu"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "CHUNK", CHUNK)
+        patch.setattr(job, "RANGE", RANGE)
         return out, prepare_ntu("ntu60", skeletons, out, protocol="xsub", workers=1)
 
 
@@ -159,34 +159,31 @@ def test_options(skeletons, tmp_path):
 
 
 @pytest.fixture
-def made_here(monkeypatch) -> list[Path]:
-    """The chunks that this process makes; it dawdles, so that others get to do something."""
-    here: list[Path] = []
+def made_here(monkeypatch) -> list[int]:
+    """The ranges that this process converts; it dawdles, so that others get to do something."""
+    here: list[int] = []
 
-    class Slow(workers.ChunkMaker):
-        def make(self, chunk):
-            here.append(chunk.path)
+    class Slow(processes.RangeConverter):
+        def convert(self, clips):
+            here.append(clips.number)
             time.sleep(0.5 if len(here) == 1 else 0.01)
-            return super().make(chunk)
+            return super().convert(clips)
 
-    monkeypatch.setattr(workers, "ChunkMaker", Slow)
+    monkeypatch.setattr(processes, "RangeConverter", Slow)
     return here
 
 
 def test_two_processes_make_the_same_bytes(skeletons, prepared, tmp_path, made_here, monkeypatch):
-    class Patient(workers.ChunkMaker):
-        def make(self, chunk):
-            """Not before the other process, however slowly it starts, has made one as well."""
+    class Patient(processes.RangeConverter):
+        def convert(self, clips):
+            """Not before the other process, however slowly it starts, has written one as well."""
             end = time.monotonic() + 60
-            while not any(
-                path.name.isdigit() and path not in made_here
-                for path in chunk.path.parent.iterdir()
-            ):
+            while not any(file.stat().st_size > 1000 for file in tmp_path.rglob("kinectv2_25.npy")):
                 assert time.monotonic() < end, "the other process makes nothing"
                 time.sleep(0.01)
-            return super().make(chunk)
+            return super().convert(clips)
 
-    monkeypatch.setattr(workers, "ChunkMaker", Patient)
+    monkeypatch.setattr(processes, "RangeConverter", Patient)
     calls = []
     prepare(skeletons, tmp_path / "ntu", workers=2, on_clip=lambda *call: calls.append(call))
     assert tree(tmp_path / "ntu") == tree(prepared[0])
@@ -199,7 +196,7 @@ def test_a_worker_that_dies_ends_the_run_and_what_is_done_stays(
 ):
     dies = "import pickle, sys; pickle.dump(None, sys.stdout.buffer); sys.exit(7)  # {!r}"
     with monkeypatch.context() as patch:
-        patch.setattr(workers, "_START", dies)
+        patch.setattr(processes, "_START", dies)
         with pytest.raises(RuntimeError, match="ended with status 7; what is done is kept"):
             prepare(skeletons, tmp_path / "ntu", workers=2)
     assert os.listdir(tmp_path) == [".ntu.prepare"]
@@ -262,7 +259,7 @@ def test_files_with_backslashes_in_their_names_are_found(tmp_path):
 def test_relative_paths_and_a_tilde(tmp_path, monkeypatch):
     write_tree(tmp_path / "in", clip_names(3), frames=3, variety=1)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(work, "CHUNK", 1)
+    monkeypatch.setattr(job, "RANGE", 1)
     for name, (source, out) in {"a": ("in", "a"), "b": ("~/in", "~/b")}.items():
         monkeypatch.chdir(tmp_path)
         prepare(source, out, on_clip=lambda *_: os.chdir("/"))  # between the first and the second
@@ -273,18 +270,18 @@ def test_relative_paths_and_a_tilde(tmp_path, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-from msclr.data.prepare.ntu import prepare_ntu, work
-work.CHUNK = {chunk}
+from msclr.data.prepare.ntu import prepare_ntu, job
+job.RANGE = {size}
 def stop(done, clips):
-    if done >= 3 * {chunk}:
+    if done >= 3 * {size}:
         os.kill(os.getpid(), signal.SIGKILL)
 prepare_ntu("ntu60", sys.argv[1], sys.argv[2], protocol="xsub", workers=1, on_clip=stop)
 """
 
 
 def kill_halfway(skeletons: Path, out: Path) -> Path:
-    """A run that dies after three chunks; returns its work folder."""
-    code = KILLED.format(chunk=CHUNK)
+    """A run that dies after three ranges; returns its job folder."""
+    code = KILLED.format(size=RANGE)
     done = subprocess.run([sys.executable, "-c", code, str(skeletons), str(out)])
     assert done.returncode == -signal.SIGKILL and not out.exists()
     return out.parent / f".{out.name}.prepare"
@@ -292,18 +289,32 @@ def kill_halfway(skeletons: Path, out: Path) -> Path:
 
 def test_a_killed_run_goes_on_where_it_was(skeletons, prepared, tmp_path, made_here):
     left = kill_halfway(skeletons, tmp_path / "ntu")
-    assert sorted(path.name for path in left.iterdir()) == ["000000", "000008", "000016", "job"]
-    torn = left / "000008"
-    torn.write_bytes(torn.read_bytes()[:-1000])  # the power failed as well
-    (left / "000024.77").write_text("half a chunk")
-    (left / ".result.partial-77").mkdir()
+    with open(left / "job", "a") as file:
+        file.write('{"number": 24, "names"')  # killed as it wrote
     calls = []
     prepare(skeletons, tmp_path / "ntu", on_clip=lambda *call: calls.append(call))
-    assert calls[:3] == [(8, 60), (16, 60), (24, 60)]
-    made = [path.name for path in made_here]
-    assert made == ["000008", "000024", "000032", "000040", "000048", "000056"]
+    assert calls[:4] == [(8, 60), (16, 60), (24, 60), (32, 60)]
+    assert made_here == [24, 32, 40, 48, 56]
     assert tree(tmp_path / "ntu") == tree(prepared[0])
     assert os.listdir(tmp_path) == ["ntu"]
+
+
+@pytest.mark.parametrize("lost", ["a row", "the end", "the job"])
+def test_rows_that_the_disk_lost_are_made_again(skeletons, prepared, tmp_path, made_here, lost):
+    """The power failed too: what the job file calls done need not be on the disk, nor the file."""
+    left = kill_halfway(skeletons, tmp_path / "ntu")
+    (file,) = left.glob("*/train/kinectv2_25.npy")
+    whole = file.read_bytes()
+    if lost == "a row":
+        file.write_bytes(whole[:200] + bytes(1000) + whole[1200:])
+    elif lost == "the end":
+        file.write_bytes(whole[:-1000])
+    else:
+        (left / "job").write_bytes(b"\xff\0")
+    prepare(skeletons, tmp_path / "ntu")
+    again = {"a row": [0], "the end": [16], "the job": [0, 8, 16]}[lost]
+    assert made_here == [*again, 24, 32, 40, 48, 56]
+    assert tree(tmp_path / "ntu") == tree(prepared[0])
 
 
 def test_an_interrupted_run_leaves_no_worker_and_goes_on(skeletons, prepared, tmp_path):
@@ -321,12 +332,7 @@ def test_an_interrupted_run_leaves_no_worker_and_goes_on(skeletons, prepared, tm
 
 
 def test_what_another_job_left_is_not_used(skeletons, prepared, tmp_path):
-    left = kill_halfway(skeletons, tmp_path / "ntu")
-    report, views, constants = chunks.load_chunk(left / "000000", ["kinectv2_25"])
-    other = {name: xyz[:, :, :1].repeat(51, axis=2) for name, xyz in views.items()}
-    chunks.save_chunk(
-        left / "000000", report, [*other.values(), *constants.values()]
-    )  # it would be used unseen
+    kill_halfway(skeletons, tmp_path / "ntu")
     prepare(skeletons, tmp_path / "ntu", frames=51)
     prepare(skeletons, tmp_path / "other" / "ntu", frames=51)
     assert tree(tmp_path / "ntu") == tree(tmp_path / "other" / "ntu")
@@ -353,12 +359,17 @@ def test_the_job_is_its_files(tmp_path):
     assert _key(tmp_path / "in", tmp_path, **options) != before
 
 
-def _key(skeletons: Path, tmp_path: Path, frames, bodies, rules, frame="ntu") -> str:
+def test_the_job_is_its_splits(skeletons, tmp_path):
+    options = dict(frames=50, bodies=2, rules=BodyRules())
+    assert _key(skeletons, tmp_path, **options) != _key(skeletons, tmp_path, **options, split="val")
+
+
+def _key(skeletons: Path, tmp_path: Path, frames, bodies, rules, frame="ntu", split="train") -> str:
     from msclr.data.prepare.ntu.prepare import _settings
     from msclr.data.prepare.ntu.sources import find_clips
 
     settings = _settings(frames, bodies, rules, {}, "drop", (), (frame, None))
-    return work.WorkFolder(tmp_path / "out", find_clips(skeletons), settings)._key
+    return job.fingerprint([(clip, split) for clip in find_clips(skeletons)], settings)
 
 
 # What is left out

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from msclr import layouts
-from msclr.data.prepare.ntu import prepare_ntu, work, workers
-from msclr.data.prepare.ntu.chunks import ChunkReport
+from msclr.data.prepare.ntu import job, prepare_ntu, processes
+from msclr.data.prepare.ntu.ranges import RangeReport
 from msclr.data.prepare.poses import PoseFolder
 from msclr.data.store import open_store
 from msclr.errors import InputError
@@ -204,9 +204,13 @@ def test_poses_of_another_layout_are_refused(skeletons):
 
 def test_poses_that_cannot_travel_are_refused(skeletons, monkeypatch):
     poses = without("")
-    monkeypatch.setattr(work, "CHUNK", 1)
-    slow = lambda *_: time.sleep(0.5) or ChunkReport()  # noqa: E731 - the worker gets its turn
-    monkeypatch.setattr(workers.ChunkMaker, "make", slow)
+    monkeypatch.setattr(job, "RANGE", 1)
+
+    def slow(_, clips):
+        time.sleep(0.5)  # the other process gets its turn
+        return RangeReport(clips.number)
+
+    monkeypatch.setattr(processes.RangeConverter, "convert", slow)
     monkeypatch.setattr(Poses, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "Poses", Poses, raising=False)
     with pytest.raises(InputError, match="another process cannot load the poses .*workers=1"):

@@ -16,8 +16,8 @@ from msclr.data.prepare._left_out import MOST_LEFT_OUT
 from msclr.data.prepare._place import Placement, choose_placement
 from msclr.data.prepare.clean import Rules
 from msclr.data.prepare.ntu.bodies import BodyRules
-from msclr.data.prepare.ntu.chunks import ChunkReport, load_chunk
 from msclr.data.prepare.ntu.convert import Settings
+from msclr.data.prepare.ntu.job import Job
 from msclr.data.prepare.ntu.names import (
     belongs,
     check_protocol,
@@ -26,12 +26,12 @@ from msclr.data.prepare.ntu.names import (
     skip_list,
     split_of,
 )
+from msclr.data.prepare.ntu.processes import convert_ranges
+from msclr.data.prepare.ntu.ranges import RangeReport
 from msclr.data.prepare.ntu.report import NtuReport, absent_groups, faults
 from msclr.data.prepare.ntu.sources import ClipFile, find_clips
-from msclr.data.prepare.ntu.work import WorkFolder
-from msclr.data.prepare.ntu.workers import make_chunks
-from msclr.data.skeleton.frame import Frame
-from msclr.data.store import SPLITS, StoreWriter, require_free
+from msclr.data.store import SPLITS, require_free
+from msclr.data.store_arrays import Description
 from msclr.errors import InputError
 from msclr.layouts.layout import Layout
 from msclr.paths import as_path
@@ -116,33 +116,35 @@ def prepare_ntu(
         size_by=settings.clean.placement.size,
         unpaired=[name for name, layout in settings.layouts.items() if not layout.mirror_pairs],
     )
-    clips = _select(find_clips(skeletons), report)
-    if not any(split_of(parse_name(c.name), dataset, protocol) == "train" for c in clips):
+    clips = [
+        (clip, split_of(parse_name(clip.name), dataset, protocol))
+        for clip in _select(find_clips(skeletons), report)
+    ]
+    if not any(split == "train" for _, split in clips):
         raise InputError(
             f"none of the {len(clips):,} clips found trains in {dataset} {protocol}; "
             "give the whole data set's folders, or another protocol"
         )
     path = out.resolve()
-    work = WorkFolder(path, clips, settings)
+    description = Description(
+        name=name or path.name,
+        layouts=settings.layouts,
+        classes=report.classes,
+        frames=report.frames,
+        bodies=report.bodies,
+        source=f"{dataset} {protocol}",
+        frame=report.frame,
+        size_by=report.size_by,
+        derived_from=dict.fromkeys(settings.derived, KINECT),
+    )
+    job = Job(path, clips, settings, description)
     try:
-        _make_chunks(work, settings, len(clips), workers, on_clip)
-        with StoreWriter(
-            work.result,
-            name=name or path.name,
-            layouts=settings.layouts.values(),
-            classes=report.classes,
-            frames=settings.clean.frames,
-            bodies=settings.bodies,
-            source=f"{dataset} {protocol}",
-            frame=settings.clean.placement.frame,
-            size_by=settings.clean.placement.size,
-            derived_from=dict.fromkeys(settings.derived, KINECT),
-        ) as writer:
-            _write_chunks(work, report, writer)
-            writer.finish(report.to_dict())
-        work.finish()
+        done = _convert(job, settings, len(clips), workers, on_clip)
+        _collect(job, done, report)
+        job.arrays.describe(report.to_dict(), report.clips)
+        job.finish()
     except (InputError, MemoryError):
-        work.remove(parents=True)
+        job.discard()
         raise
     return report
 
@@ -199,12 +201,13 @@ def _select(found: list[ClipFile], report: NtuReport) -> list[ClipFile]:
     return clips
 
 
-def _make_chunks(work: WorkFolder, settings: Settings, clips: int, workers: int, on_clip) -> None:
-    """Prepare what is not done yet; stops where too many clips are corrupt."""
+def _convert(job: Job, settings: Settings, clips: int, workers: int, on_clip) -> list[RangeReport]:
+    """Convert what is not done yet; the reports in order. Stops where too much is corrupt."""
 
-    def finished(report: ChunkReport) -> None:
+    def finished(report: RangeReport) -> None:
         nonlocal done
         done += report.clips
+        reports[report.number] = report
         corrupt.extend(report.corrupt)
         if len(corrupt) > MOST_LEFT_OUT * clips:
             shown = "; ".join(faults(sorted(corrupt)[:3]))
@@ -215,36 +218,40 @@ def _make_chunks(work: WorkFolder, settings: Settings, clips: int, workers: int,
         if on_clip is not None:
             on_clip(done, clips)
 
-    done, corrupt = 0, []
-    before = work.open()
-    for report in before.values():
+    def keep(report: RangeReport) -> None:
+        job.add(report)
         finished(report)
-    left = [chunk for i, chunk in enumerate(work.chunks) if i not in before]
-    make_chunks(left, settings, workers, finished)
+
+    done, corrupt = 0, []
+    reports: dict[int, RangeReport] = {}
+    for report in job.open():
+        finished(report)
+    left = [each for number, each in job.ranges.items() if number not in reports]
+    convert_ranges(left, settings, job.arrays, workers, keep)
+    return [reports[number] for number in job.ranges]
 
 
-def _write_chunks(work: WorkFolder, report: NtuReport, writer: StoreWriter) -> None:
-    """Hand the chunks to the writer, in order, and their counts to the report."""
-    total = ChunkReport()
-    labels = {split: [] for split in SPLITS}
-    for chunk in work.chunks:
-        part, views, constants = load_chunk(chunk.path, writer.layouts)
+def _collect(job: Job, done: list[RangeReport], report: NtuReport) -> None:
+    """Leave the clips that are there in the store's rows, and put the counts into the report."""
+    total = RangeReport()
+    for part in done:
         total.add(part)
-        for row, (text, people) in enumerate(zip(part.names, part.people, strict=True)):
-            clip = parse_name(text)
-            split = split_of(clip, report.dataset, report.protocol)
-            clip_views = {layout: xyz[row] for layout, xyz in views.items()}
-            there = np.arange(report.bodies) < people
-            placed = {layout: Frame.from_row(rows[row]) for layout, rows in constants.items()}
-            writer.add(split, clip_views, there, clip.action - 1, text, placed)
-            labels[split].append(clip.action - 1)
     if not total.names:
         raise InputError(f"none of the {total.clips:,} clips shows a body; nothing is written")
+    people = dict(zip(total.names, total.people, strict=True))
+    labels: dict[str, list[int]] = {}
+    for split in SPLITS:
+        placed = (clip for each in job.ranges.values() for clip in each.clips)
+        rows = {c.file.name: c.row for c in placed if c.split == split and c.file.name in people}
+        bodies = np.array([people[name] for name in rows], int)[:, None]
+        labels[split] = [parse_name(name).action - 1 for name in rows]
+        present = np.arange(report.bodies) < bodies  # (N, M)
+        job.arrays.keep(split, list(rows.values()), present, labels[split], list(rows))
     _count(total, labels, report)
 
 
-def _count(total: ChunkReport, labels: Mapping[str, list[int]], report: NtuReport) -> None:
-    """Put what the chunks counted, and the labels of each split, into the report."""
+def _count(total: RangeReport, labels: Mapping[str, list[int]], report: NtuReport) -> None:
+    """Put what was counted, and the labels of each split, into the report."""
     classes = len(report.classes)
     report.clips = {split: len(rows) for split, rows in labels.items()}
     report.per_class = {

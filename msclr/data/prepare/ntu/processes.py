@@ -1,6 +1,6 @@
-"""Chunks prepared by several processes at once, this one among them.
+"""Ranges of clips converted by several processes at once, this one among them.
 
-A worker is a Python process of its own that reads chunks from its standard input. It imports only
+A helper is a Python process of its own that reads ranges from its standard input. It imports only
 what it needs, a tenth of a second, in which this process works already; and unlike those of
 `multiprocessing` it neither runs the caller's script again nor inherits its threads.
 """
@@ -18,8 +18,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
-from msclr.data.prepare.ntu.chunks import Chunk, ChunkMaker, ChunkReport
 from msclr.data.prepare.ntu.convert import Settings
+from msclr.data.prepare.ntu.ranges import Range, RangeConverter, RangeReport
+from msclr.data.store_arrays import StoreArrays
 from msclr.errors import InputError
 
 # A Ctrl-C reaches all processes of a terminal: the first one ends the others.
@@ -27,33 +28,34 @@ _START = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 sys.path[:] = {!r}
-from msclr.data.prepare.ntu.workers import serve
+from msclr.data.prepare.ntu.processes import serve
 serve()
 """
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def make_chunks(
-    chunks: Iterable[Chunk],
+def convert_ranges(
+    ranges: Iterable[Range],
     settings: Settings,
-    workers: int,
-    finished: Callable[[ChunkReport], None],
+    arrays: StoreArrays,
+    processes: int,
+    finished: Callable[[RangeReport], None],
 ) -> None:
-    """Prepare all chunks by `workers` processes; calls `finished` for each, in any order.
+    """Convert all ranges by so many processes; calls `finished` for each, in any order.
 
-    Raises what `finished` or a worker raised, and leaves no worker behind.
+    Raises what `finished` or a helper raised, and leaves no helper behind.
     """
-    left, done = deque(chunks), SimpleQueue()
+    left, done = deque(ranges), SimpleQueue()
     unfinished = len(left)
-    payload = pickle.dumps(settings)
+    payload = pickle.dumps((settings, arrays))
     helpers: list[_Helper] = []
     try:
-        for _ in range(min(workers, len(left)) - 1):
+        for _ in range(min(processes, len(left)) - 1):
             helpers.append(_Helper(payload, left, done))
-        with ChunkMaker(settings) as maker:
+        with RangeConverter(settings, arrays) as converter:
             while unfinished:
-                chunk = _next(left) if done.empty() else None
-                outcome = maker.make(chunk) if chunk else done.get()
+                clips = _next(left) if done.empty() else None
+                outcome = converter.convert(clips) if clips else done.get()
                 if isinstance(outcome, BaseException):
                     raise outcome
                 unfinished -= 1
@@ -63,16 +65,16 @@ def make_chunks(
             helper.stop()
 
 
-def _next(left: deque[Chunk]) -> Chunk | None:
+def _next(left: deque[Range]) -> Range | None:
     """Asking whether there is one and then taking it would be two steps; others take some too."""
     with contextlib.suppress(IndexError):
         return left.popleft()
 
 
 class _Helper:
-    """A worker process, and the thread here that hands it one chunk after the other."""
+    """A helping process, and the thread here that hands it one range after the other."""
 
-    def __init__(self, payload: bytes, left: deque[Chunk], done: SimpleQueue) -> None:
+    def __init__(self, payload: bytes, left: deque[Range], done: SimpleQueue) -> None:
         self._payload, self._left, self._done = payload, left, done
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START.format(sys.path)],
@@ -98,8 +100,8 @@ class _Helper:
             if problem := pickle.load(self._process.stdout):  # waits until it is ready to work
                 self._done.put(problem)
                 return
-            while chunk := _next(self._left):
-                pickle.dump(chunk, self._process.stdin)
+            while clips := _next(self._left):
+                pickle.dump(clips, self._process.stdin)
                 self._process.stdin.flush()
                 self._done.put(pickle.load(self._process.stdout))
         except (EOFError, OSError, pickle.UnpicklingError):
@@ -112,7 +114,7 @@ class _Helper:
 
 
 def serve() -> None:
-    """A worker: settings, then chunks from standard input; reports to standard output."""
+    """A helper: settings, then ranges from standard input; reports to standard output."""
     with contextlib.suppress(BrokenPipeError):  # the first process was killed
         _serve()
 
@@ -126,19 +128,19 @@ def _serve() -> None:
         answers.flush()
 
     try:
-        settings = pickle.load(sys.stdin.buffer)
+        settings, arrays = pickle.load(sys.stdin.buffer)
     except (AttributeError, ImportError) as error:
         problem = f"another process cannot load the poses ({error}); define their class in a module"
         return answer(InputError(f"{problem}, or set workers=1"))
     answer(None)
-    with ChunkMaker(settings) as maker:
+    with RangeConverter(settings, arrays) as converter:
         while True:
             try:
-                chunk = pickle.load(sys.stdin.buffer)
+                clips = pickle.load(sys.stdin.buffer)
             except EOFError:
                 return
             try:
-                answer(maker.make(chunk))
+                answer(converter.convert(clips))
             except OSError as error:  # such as a full disk
                 answer(OSError(*error.args))
             except Exception:
