@@ -343,8 +343,10 @@ def _over(seconds: dict[str, Any], name: str) -> str:
 
 
 def _by_layout(path: Path) -> dict[str, Result]:
-    result = _read(path)
-    return {each["layout"]: each for each in result.get("results", [result])}
+    """The results of a file: of one layout, of several as a list, or as they were kept before."""
+    found = _read(path)
+    found = found if isinstance(found, list) else found.get("results", [found])
+    return {each["layout"]: each for each in found}
 
 
 if __name__ == "__main__":

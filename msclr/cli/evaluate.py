@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from msclr.cli._command import command
-from msclr.cli._output import print_json, say
+from msclr.cli._output import Progress, print_json, say
 from msclr.errors import InputError
 
 ROUTES = ("auto", "derive", "attach", "both")  # of msclr.encoder, which needs torch
@@ -17,7 +18,10 @@ STREAM_HELP = (
     "joint, motion or bone, of a run that trained an encoder for each; joint+motion+bone trains "
     "their classifiers together, on the mean of their logits (default: the recipe's, or joint)"
 )
-LINEAR_OPTIONS = ("epochs", "lr", "batch_size")
+PROTOCOLS = ("linear", "knn", "semi", "finetune", "retrieval", "transfer")
+FROZEN = ("linear", "knn", "retrieval")  # of features that are computed once
+UNTRAINED = ("knn", "retrieval")
+TRAINING_OPTIONS = ("epochs", "lr", "batch_size")
 
 
 def add(commands) -> None:
@@ -26,12 +30,26 @@ def add(commands) -> None:
 
 
 def _add_evaluate(commands) -> None:
-    text = "Evaluate the frozen encoder of a run."
+    text = (
+        "Evaluate the encoders of runs: linear, knn and retrieval on frozen features; semi and "
+        "finetune train all weights; transfer goes to another data set or layout."
+    )
     parser = command(commands, "evaluate", _evaluate, text)
-    parser.add_argument("protocol", choices=("linear", "knn", "transfer"))
-    parser.add_argument("run_folder", metavar="RUN")
-    _add_evaluation_options(parser)
+    parser.add_argument("protocol", choices=PROTOCOLS)
+    parser.add_argument("run_folders", metavar="RUN", nargs="+")
+    defaults = "3; 0.1 of semi and finetune", "100; 60 of semi, 70 of finetune", "128; 64 of those"
+    _add_evaluation_options(parser, *defaults)
     parser.add_argument("--stream", help=STREAM_HELP)
+    text = "such as 0,1,2: of what is trained, and of the draw of semi (default: 0)"
+    parser.add_argument("--seeds", metavar="N,N", help=text)
+    text = "of semi: the share of the train clips of each class whose labels are used, such as 0.01"
+    parser.add_argument("--labels", type=float, metavar="SHARE", help=text)
+    text = "of transfer --data: finetune on the other data as well"
+    parser.add_argument("--finetune", action="store_true", help=text)
+    text = "keep what was found for each val clip in an .npz file next to the result"
+    parser.add_argument("--scores", action="store_true", help=text)
+    text = "keep the confusion matrix as .csv and .png next to the result"
+    parser.add_argument("--confusion", action="store_true", help=text)
     text = "of transfer: the layout of the run's data whose train clips and labels are trained on"
     parser.add_argument("--train-layout", metavar="LAYOUT", help=text)
     text = "of transfer: the prepared folder whose labels are used (default: the recipe's)"
@@ -44,75 +62,178 @@ def _add_ensemble(commands) -> None:
     text = "Average linear classifiers over layouts, and add up those of several streams."
     parser = command(commands, "ensemble", _ensemble, text)
     parser.add_argument("run_folders", metavar="RUN", nargs="+")
-    _add_evaluation_options(parser)
+    _add_evaluation_options(parser, "3", "100", "128")
     text = "such as joint+bone: of runs that trained several, only these (default: all they have)"
     parser.add_argument("--stream", help=text)
 
 
-def _add_evaluation_options(parser) -> None:
-    parser.add_argument("--layout", action="append", help="one or more; default: all of the data")
+def _add_evaluation_options(parser, lr: str, epochs: str, batch_size: str) -> None:
+    text = "one or more, as a,b or repeated; default: all of the data"
+    parser.add_argument("--layout", action="append", help=text)
     parser.add_argument("--data", help="prepared folder; default: the recipe's")
     parser.add_argument("--route", choices=ROUTES, default="auto", help=ROUTE_HELP)
     parser.add_argument("--random", action="store_true", help="a newly initialised encoder instead")
     parser.add_argument("--device", help="cpu, cuda or auto; default: the recipe's")
-    parser.add_argument("--lr", type=float, help="of the linear classifiers; default: 3")
-    parser.add_argument("--epochs", type=int, help="of the linear classifiers; default: 100")
-    parser.add_argument("--batch-size", type=int, help="of the linear classifiers; default: 128")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--lr", type=float, help=f"of what is trained; default: {lr}")
+    parser.add_argument("--epochs", type=int, help=f"of what is trained; default: {epochs}")
+    parser.add_argument("--batch-size", type=int, help=f"of it; default: {batch_size}")
+    text = "print one JSON object; of several results a list"
+    parser.add_argument("--json", action="store_true", help=text)
 
 
 def _evaluate(arguments) -> None:
-    from msclr.evaluation import evaluate_knn, evaluate_linear, open_run
-    from msclr.evaluation.protocols import data_layouts
+    from msclr.cli._results import line_of, line_of_summary, lines_of_files
+    from msclr.evaluation import open_run
     from msclr.evaluation.run import chosen_streams
+    from msclr.evaluation.summary import summarise
 
-    options = _linear_options(arguments)
-    if options and arguments.protocol == "knn":
-        given = ", ".join("--" + name.replace("_", "-") for name in options)
-        raise InputError(f"{arguments.protocol} trains nothing and takes no {given}; leave it out")
-    _check_transfer(arguments)
-    run = open_run(arguments.run_folder, arguments.random, arguments.device)
-    chosen_streams(run, arguments.stream)  # refuses one that the run has no encoder of
-    if arguments.protocol == "transfer":
-        return _transfer(run, arguments, options)
-    evaluate = {"linear": evaluate_linear, "knn": evaluate_knn}[arguments.protocol]
+    _check(arguments)
+    seeds = _seeds(arguments)
+    runs = [open_run(x, arguments.random, arguments.device) for x in arguments.run_folders]
+    for run in runs:
+        chosen_streams(run, arguments.stream)  # refuses one that the run has no encoder of
+    show = [key for key, of in (("run", runs), ("seed", seeds)) if len(of) > 1]
     results = []
-    for layout in arguments.layout or data_layouts(run, arguments.data):
-        result = evaluate(
-            run, layout, arguments.data, arguments.stream, route=arguments.route, **options
-        )
+    for result in _results(runs, seeds, arguments):
         results.append(result)
         if not arguments.json:
-            print(_line(results[-1]))
-        _say_notes(_named_notes(results[-1:]))
+            print(line_of(result, [key for key in show if key in result]))
+        for text in lines_of_files(result):
+            say(f"msclr: {text}")
+        _say_notes(_named_notes([result]))
     if arguments.json:
-        every = {"results": results, "notes": _named_notes(results)}
-        print_json(results[0] if len(results) == 1 else {**results[0], **every})
+        print_json(results[0] if len(results) == 1 else results)
+    for summary in summarise(results) if show else ():
+        (say if arguments.json else print)(line_of_summary(summary))
+
+
+def _results(runs, seeds, arguments) -> Iterator[dict[str, Any]]:
+    from msclr.evaluation.splits import data_layouts
+
+    for run in runs:
+        if arguments.train_layout:
+            yield from _transfers(run, seeds, arguments)
+            continue
+        for layout in _layouts(arguments) or data_layouts(run, arguments.data):
+            yield from _of_layout(run, layout, seeds, arguments)
+
+
+def _of_layout(run, layout: str, seeds, arguments) -> Iterator[dict[str, Any]]:
+    from msclr import evaluation
+    from msclr.evaluation.splits import features_of
+
+    protocols = (arguments.protocol,)
+    if arguments.protocol == "transfer":
+        protocols = ("linear", "knn", *(("finetune",) if arguments.finetune else ()))
+    asked = {"data": arguments.data, "stream": arguments.stream, "route": arguments.route}
+    features = features_of(run, layout, **asked) if protocols[0] in FROZEN else None
+    asked["also"] = _also(arguments)
+    for protocol in protocols:
+        evaluate = getattr(evaluation, f"evaluate_{protocol}")
+        if protocol in UNTRAINED:
+            yield evaluate(run, layout, **asked, features=features)
+            continue
+        options = asked | _training_options(arguments)
+        if protocol == "semi":
+            options["labels"] = arguments.labels
+        for seed in seeds:
+            if protocol in FROZEN:
+                yield evaluate(run, layout, seed=seed, **options, features=features)
+                continue
+            progress = Progress("epoch")
+            try:
+                result = evaluate(run, layout, seed=seed, **options, on_epoch=progress.update)
+            finally:
+                progress.close()
+            yield result
+
+
+def _transfers(run, seeds, arguments) -> Iterator[dict[str, Any]]:
+    from msclr.evaluation.transfer import evaluate_transfer, transfer_features
+
+    asked = run, arguments.train_layout, arguments.test_layout, arguments.data, arguments.stream
+    options = {"route": arguments.route, "train_data": arguments.train_data}
+    features = transfer_features(*asked, **options)
+    options |= {"also": _also(arguments), "features": features, **_training_options(arguments)}
+    for seed in seeds:
+        yield evaluate_transfer(*asked, seed=seed, **options)
+
+
+def _check(arguments) -> None:
+    """Raise InputError for options that do not go together, before the long part."""
+    from msclr.evaluation.finetune import check_share
+    from msclr.evaluation.linear import check_options
+
+    protocol, options = arguments.protocol, _training_options(arguments)
+    given = [*options, *(["seeds"] if arguments.seeds is not None else [])]
+    if given and protocol in UNTRAINED:
+        names = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise InputError(f"{protocol} trains nothing and takes no {names}; leave it out")
+    if (protocol == "semi") != (arguments.labels is not None):
+        if protocol != "semi":
+            raise InputError(f"{protocol} takes no --labels; leave it out, or evaluate semi")
+        raise InputError("semi takes --labels SHARE, the share of labels to use, such as 0.01")
+    if arguments.confusion and protocol == "retrieval":
+        raise InputError("retrieval predicts no class: it takes no --confusion; leave it out")
+    _check_transfer(arguments)
+    if protocol == "semi":
+        check_share(arguments.labels)
+    what = "finetuning" if protocol in ("semi", "finetune") else "linear evaluation"
+    check_options(**{"epochs": 1, "lr": 1.0, "batch_size": 1} | options, what=what)
 
 
 def _check_transfer(arguments) -> None:
     pair = arguments.train_layout, arguments.test_layout
-    if arguments.protocol == "transfer":
-        if None in pair or arguments.layout:
-            raise InputError("transfer takes --train-layout A and --test-layout B, and no --layout")
-    elif (*pair, arguments.train_data) != (None, None, None):
+    between_layouts = (*pair, arguments.train_data) != (None, None, None)
+    if arguments.protocol != "transfer":
+        if between_layouts:
+            raise InputError(
+                f"{arguments.protocol} takes no --train-layout, --test-layout and --train-data; "
+                "give --layout, or evaluate transfer"
+            )
+        if arguments.finetune:
+            raise InputError(f"{arguments.protocol} takes no --finetune; evaluate finetune")
+    elif between_layouts:
+        if None in pair or arguments.layout or arguments.finetune:
+            raise InputError(
+                "transfer between layouts takes --train-layout A and --test-layout B, and no "
+                "--layout and no --finetune"
+            )
+    elif arguments.data is None:
         raise InputError(
-            f"{arguments.protocol} takes no --train-layout, --test-layout and --train-data; give "
-            "--layout, or evaluate transfer"
+            "transfer takes --data OTHER, another data set, or takes --train-layout A and "
+            "--test-layout B"
+        )
+    elif arguments.finetune and _training_options(arguments):
+        raise InputError(
+            "transfer --finetune trains a classifier and an encoder, each by its own defaults, and "
+            "takes no --lr, --epochs and --batch-size; evaluate linear and finetune with --data"
         )
 
 
-def _transfer(run, arguments, options: dict[str, float]) -> None:
-    from msclr.evaluation import evaluate_transfer
+def _seeds(arguments) -> list[int]:
+    try:
+        seeds = [int(x) for x in (arguments.seeds or "0").split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise InputError(
+            f"seeds is {arguments.seeds!r}; wanted different whole numbers of 0 or more, such as "
+            "0,1,2"
+        )
+    return seeds
 
-    asked = arguments.train_layout, arguments.test_layout, arguments.data, arguments.stream
-    options = {"route": arguments.route, "train_data": arguments.train_data, **options}
-    result = evaluate_transfer(run, *asked, **options)
-    if arguments.json:
-        print_json(result)
-    else:
-        print(_line(result))
-    _say_notes(_named_notes([result]))
+
+def _layouts(arguments) -> list[str] | None:
+    """Those asked for, as a,b or repeated."""
+    if arguments.layout is None:
+        return None
+    names = (name.strip() for text in arguments.layout for name in text.split(","))
+    return list(dict.fromkeys(names))
+
+
+def _also(arguments) -> list[str]:
+    return [name for name in ("scores", "confusion") if getattr(arguments, name)]
 
 
 def _ensemble(arguments) -> None:
@@ -121,8 +242,8 @@ def _ensemble(arguments) -> None:
 
     opened = [open_run(x, arguments.random, arguments.device) for x in arguments.run_folders]
     runs = [run for one in opened for run in chosen_streams(one, arguments.stream)]
-    options = {"route": arguments.route, **_linear_options(arguments)}
-    result = evaluate_ensemble(runs, arguments.layout, arguments.data, **options)
+    options = {"route": arguments.route, **_training_options(arguments)}
+    result = evaluate_ensemble(runs, _layouts(arguments), arguments.data, **options)
     _say_notes(result["notes"])
     if arguments.json:
         print_json(result)
@@ -133,9 +254,9 @@ def _ensemble(arguments) -> None:
     print(f"ensemble: top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} %")
 
 
-def _linear_options(arguments) -> dict[str, float]:
+def _training_options(arguments) -> dict[str, float]:
     """Those that were given; the others keep the protocol's defaults."""
-    options = {name: getattr(arguments, name) for name in LINEAR_OPTIONS}
+    options = {name: getattr(arguments, name) for name in TRAINING_OPTIONS}
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -146,16 +267,3 @@ def _named_notes(results: list[dict[str, Any]]) -> list[str]:
 def _say_notes(notes: list[str]) -> None:
     for note in notes:
         say(f"msclr: note: {note}")
-
-
-def _line(result: dict[str, Any]) -> str:
-    head = f"{result['protocol']} {result['layout']} ({result['stream']}, {result['encoder']})"
-    if "by_k" in result:
-        scores = ", ".join(f"k={k}: {v:.1f} %" for k, v in result["by_k"].items())
-        return f"{head}: {scores}"
-    worst = sorted((v, k) for k, v in result["per_class"].items() if v is not None)[:3]
-    return (
-        f"{head}: top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} % (best epoch "
-        f"{result['best_epoch']}: {result['best_top1']:.1f} %); weakest classes "
-        + ", ".join(f"{name} {value:.0f} %" for value, name in worst)
-    )

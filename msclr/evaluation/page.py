@@ -4,7 +4,7 @@ import html
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from msclr.errors import InputError
@@ -13,14 +13,22 @@ from msclr.paths import as_path
 Table = Sequence[Sequence[Any]]  # rows of cells, the header first
 
 
-def write_page(
-    folder: str | Path, title: str, sections: Sequence[tuple[str, str | Table | Path]]
-) -> Path:
+class Picture(NamedTuple):
+    """A picture of a page, and what is to be seen on it for whoever cannot see it."""
+
+    path: Path
+    alt: str
+
+
+Content = str | Table | Path | Picture
+
+
+def write_page(folder: str | Path, title: str, sections: Sequence[tuple[str, Content]]) -> Path:
     """Writes `folder`/report.html, a page without scripts, and returns its path.
 
     sections: (heading, content), where content is text (a `str`; an empty line starts a new
-    paragraph), a picture (a `pathlib.Path` to a file inside `folder`), or a table (rows of cells,
-    the header first). Sections of the same heading in a row are joined under one. Text is escaped;
+    paragraph), a picture (a `Picture`, or the `pathlib.Path` of one, inside `folder`), or a table
+    (rows of cells, the header first). Sections of the same heading in a row are joined under one. Text is escaped;
     pictures are linked relative to the page, so that the folder can be moved as a whole.
 
     Raises InputError for a picture that is absent or outside `folder`, and a table with rows of
@@ -40,23 +48,26 @@ def write_page(
     return path
 
 
-def _content(folder: Path, heading: str, content: str | Table | Path) -> str:
+def _content(folder: Path, heading: str, content: Content) -> str:
     if isinstance(content, str):
         paragraphs = [part for part in content.split("\n\n") if part.strip()]
         return "\n".join(f"<p>{html.escape(part.strip())}</p>" for part in paragraphs)
     if isinstance(content, Path):
+        content = Picture(content, f"{heading}: {content.stem}")
+    if isinstance(content, Picture):
         return _picture(folder, heading, content)
     return _table(heading, content)
 
 
-def _picture(folder: Path, heading: str, path: Path) -> str:
+def _picture(folder: Path, heading: str, picture: Picture) -> str:
+    path = picture.path
     if not path.is_file():
         raise InputError(f"{path}: no such picture for the section {heading!r}; draw it first")
     link = os.path.relpath(path.resolve(), folder.resolve())
     if link.startswith(os.pardir):
         raise InputError(f"{path} is outside {folder}; pictures of a page must lie in its folder")
     source = quote(Path(link).as_posix())
-    return f'<img src="{source}" alt="{html.escape(heading)}: {html.escape(path.stem)}">'
+    return f'<img src="{source}" alt="{html.escape(picture.alt)}">'
 
 
 def _table(heading: str, rows: Table) -> str:
@@ -97,7 +108,7 @@ h2 {{ font-size: 1.25rem; margin: 2.5rem 0 0.75rem; padding-top: 1rem;
 p {{ max-width: 44rem; white-space: pre-line; }}
 img {{ display: block; max-width: 100%; height: auto; margin: 1rem 0; }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.35rem 1rem; border-bottom: 1px solid #e2e8f0; text-align: left; }}
+th, td {{ padding: 0.35rem 1rem; overflow-wrap: anywhere; border-bottom: 1px solid #e2e8f0; text-align: left; }}
 th {{ color: #4a5568; font-weight: 600; border-bottom: 2px solid #cbd5e0; }}
 .number {{ text-align: right; }}
 </style>

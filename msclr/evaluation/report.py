@@ -35,13 +35,17 @@ def loss_curve(csv_path: str | Path, out_png: str | Path) -> Path:
     """Draws the loss (left axis, raw and smoothed) and the accuracy of the contrast over the steps.
 
     `csv_path` is the log of a pretraining run: a header naming at least step, loss and
-    contrast_accuracy (0 to 1; drawn in percent), then a row a logged step. Smoothed means a centred
-    moving average over a fiftieth of the rows. Returns `out_png`.
+    contrast_accuracy (0 to 1; drawn in percent), then a row per logged step. Smoothed means a
+    centred moving average over a fiftieth of the rows. The first step is left out where others
+    follow: it is measured against a queue of noise, and would squeeze the rest. Returns `out_png`.
 
     Raises InputError for a file that is absent or empty, a missing column, or a cell that is no
     number.
     """
-    step, loss, accuracy = _read_columns(as_path(csv_path), ("step", "loss", "contrast_accuracy"))
+    columns = _read_columns(as_path(csv_path), ("step", "loss", "contrast_accuracy"))
+    if len(columns[0]) > 2 and columns[0][0] <= 1:
+        columns = [column[1:] for column in columns]
+    step, loss, accuracy = columns
     accuracy = 100 * accuracy
     figure = _figure(8.0, 4.2)
     left = figure.subplots()
@@ -74,9 +78,10 @@ def embedding_plot(
     out_png: str | Path,
     seed: int = 0,
     title: str = "Embedding",
+    what: str = "classes",
 ) -> Path:
     """Draws :func:`embedding_figure` into a file. Returns `out_png`."""
-    return _save(embedding_figure(features, labels, classes, seed, title), out_png)
+    return _save(embedding_figure(features, labels, classes, seed, title, what), out_png)
 
 
 def embedding_figure(
@@ -85,8 +90,10 @@ def embedding_figure(
     classes: Sequence[str],
     seed: int = 0,
     title: str = "Embedding",
+    what: str = "classes",
 ):
-    """A t-SNE map of features, a colour per class, as a matplotlib figure.
+    """A t-SNE map of features, a colour per class (or of ``what`` the labels are), as a matplotlib
+    figure.
 
     features (N, D) float with N >= 3 and D >= 2, labels (N,) integers below len(classes). Features
     are normalised first, so that distance means angle, as in the contrast. Of more than 1,500 clips
@@ -114,9 +121,10 @@ def embedding_figure(
         own = points[labels == label]
         axes.scatter(own[:, 0], own[:, 1], s=16, color=colours[label], linewidths=0, alpha=0.8,
                      label=classes[label])  # fmt: skip
-    axes.set(title=title, xticks=[], yticks=[], aspect="equal")
+    axes.set(title=title, xticks=[], yticks=[])
+    axes.margins(0.03)
     axes.spines[:].set_color(_GRID)
-    axes.set_xlabel(f"t-SNE of {len(points):,} clips, {len(present)} classes", color="#718096")
+    axes.set_xlabel(f"t-SNE of {len(points):,} clips, {len(present)} {what}", color="#718096")
     if len(present) <= _MAX_LEGEND:
         figure.legend(loc="outside right center", frameon=False, markerscale=1.8, fontsize=9)
     return figure
@@ -198,7 +206,7 @@ def _read_columns(path: Path, names: Sequence[str]) -> list[np.ndarray]:
         rows = list(reader)
     if missing or not rows:
         lack = f"lacks the column {missing[0]}" if missing else "has no row yet"
-        wanted = f"a header with {', '.join(names)} and a row a step"
+        wanted = f"a header with {', '.join(names)} and a row per step"
         raise InputError(f"{path}: the log {lack}; wanted {wanted}")
     columns: list[list[float]] = [[] for _ in names]
     for line, row in enumerate(rows, start=2):

@@ -94,12 +94,14 @@ def keep_result(
     options: Mapping[str, Any],
     clips: PerClip,
     also: Collection[str] = (),
+    train_store: Store | None = None,
 ) -> None:
     """Complete a result and write it to the run's folder, each variant to a file of its own.
 
     ``evaluation/<protocol>-<layout>-<stream>-<encoder>.json`` is that of the run's own data by the
     protocol's defaults. Other data add their name and eight digits of the hash of their checksums;
-    ``options`` are those that differ from the defaults. With "scores" in ``also`` there is an .npz
+    ``options`` are those that differ from the defaults; ``train_store`` is where the labels are
+    from, if not from ``store``. With "scores" in ``also`` there is an .npz
     file next to it of what was found for each clip, with "confusion" the confusion matrix as .csv
     and .png.
 
@@ -108,7 +110,11 @@ def keep_result(
     it gets a note instead.
     """
     parts = [result[key] for key in ("protocol", "layout", "stream", "encoder")]
-    stem = "-".join([*parts, *_data_suffix(run, store), *_suffixes(options)])
+    parts += _data_suffix(run, store)
+    if train_store is not None and train_store.meta["checksums"] != store.meta["checksums"]:
+        source = _data_suffix(run, train_store)
+        parts += ["from", *source] if source else []
+    stem = "-".join([*parts, *_suffixes(options)])
     folder = run.folder / "evaluation"
     result["command"] = _command(run, result, options)
     matrix = None
@@ -154,9 +160,10 @@ def _command(run: Run, result: dict[str, Any], options: Mapping[str, Any]) -> st
         words += ["--train-layout", result["train_layout"], "--test-layout", result["test_layout"]]
     else:
         words += ["--layout", result["layout"]]
-    own = run.recipe.data
-    if not isinstance(own, str) or result["data"] != str(as_path(own)):
-        words += ["--data", result["data"]]
+    own = str(as_path(run.recipe.data)) if isinstance(run.recipe.data, str) else None
+    for key in ("train_data", "data"):
+        if result.get(key, own) != own:
+            words += ["--" + key.replace("_", "-"), result[key]]
     if run.encoders or result["stream"] != run.recipe.stream:
         words += ["--stream", result["stream"]]
     words += ["--random"] if run.random else []

@@ -12,7 +12,7 @@ from torch import Tensor
 from msclr.errors import InputError
 from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, check_options, fit_linear
 from msclr.evaluation.protocols import LINEAR_DEFAULTS
-from msclr.evaluation.results import PerClip, describe, keep_result, of_route
+from msclr.evaluation.results import PerClip, check_also, describe, keep_result, of_route
 from msclr.evaluation.run import Run
 from msclr.evaluation.splits import SplitFeatures, features_of
 from msclr.paths import as_path
@@ -61,6 +61,7 @@ def evaluate_transfer(
     """
     options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size}
     check_options(epochs, lr, batch_size)  # before the long part
+    check_also(also)
     train_data, data = _folders(run, train_data, data)
     source, target = features or transfer_features(
         run, train_layout, test_layout, data, stream, route, train_data
@@ -89,7 +90,7 @@ def evaluate_transfer(
     changed = {k: v for k, v in options.items() if v != LINEAR_DEFAULTS[k]}
     changed |= of_route(source, route) or of_route(target, route)
     clips = PerClip.of_logits(names, test_y, classes, fit.logits)
-    keep_result(run, target.store, result, changed, clips, also)
+    keep_result(run, target.store, result, changed, clips, also, source.store)
     return result
 
 

@@ -2,7 +2,12 @@ import pytest
 import torch
 
 from msclr.errors import InputError
-from msclr.evaluation.metrics import per_class_accuracy, top_k_accuracy
+from msclr.evaluation.metrics import (
+    best_class,
+    confusion_matrix,
+    per_class_accuracy,
+    top_k_accuracy,
+)
 
 LOGITS = torch.tensor(
     [
@@ -73,3 +78,16 @@ def test_bad_k_and_class_count_are_refused():
         top_k_accuracy(LOGITS, LABELS, 0)
     with pytest.raises(InputError, match="4 columns for 5 classes"):
         per_class_accuracy(LOGITS, LABELS, 5)
+
+
+def test_the_best_class_is_the_one_that_top_1_counts():
+    assert best_class(LOGITS).tolist() == [0, 0, 1, 2]
+    assert best_class(torch.zeros(3, 4)).tolist() == [0, 0, 0]
+    assert best_class(torch.tensor([[1.0, 2.0, 2.0]])).tolist() == [1]
+
+
+def test_a_confusion_matrix_by_hand():
+    matrix = confusion_matrix(torch.tensor([0, 0, 1, 2]), LABELS, 4)
+    assert matrix.tolist() == [[0, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
+    with pytest.raises(InputError, match=r"predicted classes lie in 0..4"):
+        confusion_matrix(torch.tensor([4, 0, 0, 0]), LABELS, 4)

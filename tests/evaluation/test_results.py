@@ -117,10 +117,10 @@ def test_the_command_prints_the_figure_and_says_that_it_was_not_kept(copy, capsy
 
     assert cli.main(["evaluate", "knn", str(copy), "--json"]) == 0
     out, err = capsys.readouterr()
-    result = json.loads(out)
-    said = [f"msclr: note: {note}" for note in result["notes"]]
+    results = json.loads(out)
+    said = [f"msclr: note: {x['layout']}: {note}" for x in results for note in x["notes"]]
     assert said == err.splitlines()
-    assert sum("could not be kept" in note for note in result["notes"]) == 3  # a layout each
+    assert sum("could not be kept" in note for note in said) == 3  # a layout each
 
 
 def test_options_of_the_linear_protocol_from_the_command_line(copy, capsys):
