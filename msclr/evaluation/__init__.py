@@ -8,6 +8,8 @@ from msclr.evaluation.linear import LinearResult, fit_linear
 from msclr.evaluation.protocols import evaluate_ensemble, evaluate_knn, evaluate_linear
 from msclr.evaluation.retrieval import evaluate_retrieval, retrieve
 from msclr.evaluation.run import Run, open_run
+from msclr.evaluation.snapshot import embedding_snapshot
+from msclr.evaluation.summary import summarise
 from msclr.evaluation.transfer import evaluate_transfer
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "Run",
     "collapse_note",
     "draw_labelled",
+    "embedding_snapshot",
     "ensemble_logits",
     "evaluate_ensemble",
     "evaluate_finetune",
@@ -29,4 +32,5 @@ __all__ = [
     "knn",
     "open_run",
     "retrieve",
+    "summarise",
 ]

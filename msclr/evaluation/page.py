@@ -28,8 +28,9 @@ def write_page(folder: str | Path, title: str, sections: Sequence[tuple[str, Con
 
     sections: (heading, content), where content is text (a `str`; an empty line starts a new
     paragraph), a picture (a `Picture`, or the `pathlib.Path` of one, inside `folder`), or a table
-    (rows of cells, the header first). Sections of the same heading in a row are joined under one. Text is escaped;
-    pictures are linked relative to the page, so that the folder can be moved as a whole.
+    (rows of cells, the header first). Sections of the same heading in a row are joined under one.
+    Text is escaped; pictures are linked relative to the page, so that the folder can be moved as a
+    whole.
 
     Raises InputError for a picture that is absent or outside `folder`, and a table with rows of
     unlike length.
@@ -108,7 +109,8 @@ h2 {{ font-size: 1.25rem; margin: 2.5rem 0 0.75rem; padding-top: 1rem;
 p {{ max-width: 44rem; white-space: pre-line; }}
 img {{ display: block; max-width: 100%; height: auto; margin: 1rem 0; }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.35rem 1rem; overflow-wrap: anywhere; border-bottom: 1px solid #e2e8f0; text-align: left; }}
+th, td {{ padding: 0.35rem 1rem; border-bottom: 1px solid #e2e8f0; text-align: left;
+         overflow-wrap: anywhere; }}
 th {{ color: #4a5568; font-weight: 600; border-bottom: 2px solid #cbd5e0; }}
 .number {{ text-align: right; }}
 </style>
