@@ -8,7 +8,6 @@ from msclr.evaluation.linear import LinearResult, fit_linear
 from msclr.evaluation.protocols import evaluate_ensemble, evaluate_knn, evaluate_linear
 from msclr.evaluation.retrieval import evaluate_retrieval, retrieve
 from msclr.evaluation.run import Run, open_run
-from msclr.evaluation.snapshot import embedding_snapshot
 from msclr.evaluation.summary import summarise
 from msclr.evaluation.transfer import evaluate_transfer
 
@@ -18,7 +17,6 @@ __all__ = [
     "Run",
     "collapse_note",
     "draw_labelled",
-    "embedding_snapshot",
     "ensemble_logits",
     "evaluate_ensemble",
     "evaluate_finetune",
