@@ -96,7 +96,8 @@ class Layout:
             raise InputError(f"layout {name!r}: {error}") from None
         for key, value in fields.items():
             object.__setattr__(self, key, value)  # the dataclass is frozen
-        _notes.log(self, pairs=flip is None)
+        unpaired = flip is None and not self.mirror_pairs
+        _notes.log(name, joints, bones, center, unpaired)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "layout") -> Layout:
@@ -199,7 +200,10 @@ class Layout:
         """
         from msclr.layouts import _graph
 
-        return _graph.adjacency(self, strategy)
+        pairs = zip(self.bones, self.bone_indices, strict=True)
+        links = [indices for bone, indices in pairs if bone not in self.outside_graph]
+        graph = _graph.Graph(self.num_joints, self.bone_indices, links, self.center_index)
+        return _graph.adjacency(graph, strategy)
 
     @cached_property
     def _parents(self) -> tuple[int, ...]:

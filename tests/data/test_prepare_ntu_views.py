@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
+import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -206,11 +207,19 @@ def test_poses_that_cannot_travel_are_refused(skeletons, monkeypatch):
     poses = without("")
     monkeypatch.setattr(job, "RANGE", 1)
 
-    def slow(_, clips):
-        time.sleep(0.5)  # the other process gets its turn
+    answered = threading.Event()
+
+    class Queue(SimpleQueue):
+        def put(self, answer):
+            super().put(answer)
+            answered.set()
+
+    def patient(_, clips):
+        assert answered.wait(60), "the other process does not answer"
         return RangeReport(clips.number)
 
-    monkeypatch.setattr(processes.RangeConverter, "convert", slow)
+    monkeypatch.setattr(processes, "SimpleQueue", Queue)
+    monkeypatch.setattr(processes.RangeConverter, "convert", patient)
     monkeypatch.setattr(Poses, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "Poses", Poses, raising=False)
     with pytest.raises(InputError, match="another process cannot load the poses .*workers=1"):
@@ -219,6 +228,24 @@ def test_poses_that_cannot_travel_are_refused(skeletons, monkeypatch):
     with pytest.raises(InputError, match="poses under coco_19 cannot be pickled"):
         prepare(skeletons, {"coco_19": poses})
     assert os.listdir(skeletons.parent) == ["in"]
+
+
+def test_a_pose_file_edited_between_a_kill_and_its_resume_is_noticed(skeletons):
+    folder = skeletons.parent / "poses"
+    folder.mkdir()
+    for name in NAMES:
+        np.save(folder / f"{name}.npy", 1000 * poses_of(people(name)[0])[:, None])
+
+    def stop(done, clips):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(skeletons, {"coco_19": folder}, on_clip=stop)
+    edited = poses_of(people(NAMES[0])[0], seed=5)
+    np.save(folder / f"{NAMES[0]}.npy", 1000 * edited[:, None])  # of the same size
+    _, got = prepare(skeletons, {"coco_19": folder})
+    expected = by_hand(edited, COCO, edited)
+    np.testing.assert_allclose(got[NAMES[0]][1]["coco_19"][0], expected, atol=1e-6)
 
 
 # Derived layouts
