@@ -102,7 +102,8 @@ class Job:
 
 
 def fingerprint(clips: Sequence[tuple[ClipFile, str]], settings: Settings) -> str:
-    """Of all that decides what is in the rows. Poses count as what `pickle` writes of them."""
+    """Of all that decides what is in the rows. Poses count as their `stamps`, where they have any,
+    else as what `pickle` writes of them."""
     content = {
         "version": __version__,
         "range": RANGE,
@@ -121,10 +122,8 @@ def fingerprint(clips: Sequence[tuple[ClipFile, str]], settings: Settings) -> st
 
 
 def _pickled(name: str, poses: Any) -> bytes:
-    """With the stamps of the files that the poses come from, where they are files."""
-    stamps = poses.stamps() if hasattr(poses, "stamps") else None
     try:
-        return pickle.dumps((poses, stamps))
+        return pickle.dumps(poses.stamps() if hasattr(poses, "stamps") else poses)
     except Exception as error:  # whatever an object of the user's raises
         raise InputError(
             f"the source of poses under {name} cannot be pickled ({error}), as is needed to send "

@@ -46,10 +46,11 @@ class PoseFolder:
         """The names of the clips that have a file."""
         return set(self._files)
 
-    def stamps(self) -> list[tuple[int, int]]:
-        """Size and time of the last change of each file, in the order of the clips' names."""
-        states = [os.stat(path) for _, path in sorted(self._files.items())]
-        return [(state.st_size, state.st_mtime_ns) for state in states]
+    def stamps(self) -> list[tuple]:
+        """What `read` depends on, layout apart: the scale, and of each file its clip and place, its
+        size and the time of its last change."""
+        states = [(name, str(path), path.stat()) for name, path in sorted(self._files.items())]
+        return [(self.scale,), *((*at, file.st_size, file.st_mtime_ns) for *at, file in states)]
 
     def read(self, name: str) -> np.ndarray | None:
         """The people of one clip, each followed over time; None where the clip has no file.
