@@ -27,6 +27,7 @@ def load(
     *,
     layouts: Sequence[str | Layout] | None = None,
     stream: str | None = None,
+    encoder: str | None = None,
     route: str = "auto",
     device: str = "auto",
 ) -> Encoder:
@@ -41,6 +42,8 @@ def load(
         layouts: of another project's checkpoint, where it does not say.
         stream: "joint" (if None), "motion" or "bone": of another project's checkpoint, or which
             encoder of a run of CrosSCLR.
+        encoder: which of several in another project's checkpoint: what comes before its names, such
+            as "encoder_q_motion", which is of the stream that the name ends in.
         route: what becomes of layouts that the encoder does not know, see :meth:`Encoder.embed`.
         device: "auto", "cpu" or "cuda".
 
@@ -55,37 +58,40 @@ def load(
     if not isinstance(source, Mapping):
         path = as_path(source)
         if path.is_dir():
-            return _of_run(path, layouts, stream, route, device)
+            return _of_run(path, layouts, stream, encoder, route, device)
         state = read_tensors(path, "give a run's folder, or a checkpoint")
         if not isinstance(state, Mapping):
             raise InputError(f"{path} holds a {type(state).__name__}, wanted a checkpoint")
         if "format" in state and "method" in state:
-            return _of_run(path, layouts, stream, route, device)
-        return _of_project(state, str(path), layouts, stream, route, device)
+            return _of_run(path, layouts, stream, encoder, route, device)
+        return _of_project(state, str(path), layouts, stream, encoder, route, device)
     if "format" in source and "method" in source:
         raise InputError("this is what a checkpoint of a run holds; give its path instead")
-    return _of_project(source, "state_dict", layouts, stream, route, device)
+    return _of_project(source, "state_dict", layouts, stream, encoder, route, device)
 
 
-def _of_run(path, layouts, stream: str | None, route: str, device: str) -> Encoder:
+def _of_run(path, layouts, stream: str | None, encoder, route: str, device: str) -> Encoder:
     from msclr.evaluation.run import open_run
 
     run = open_run(path, device=device)
     if run.encoders and stream is not None:
         run, stream = run.of_stream(stream), None
-    for name, given in (("layouts", layouts), ("stream", stream)):
+    for name, given in (("layouts", layouts), ("stream", stream), ("encoder", encoder)):
         if given is not None:
             raise InputError(f"{path} is of a run, which has its own {name}: leave {name} out")
     return encoder_of(run, route)
 
 
-def _of_project(state, name: str, layouts, stream: str | None, route: str, device: str) -> Encoder:
+def _of_project(
+    state, name: str, layouts, stream: str | None, encoder: str | None, route: str, device: str
+) -> Encoder:
     from msclr.training.pretrain import pick_device
 
-    stream = stream or "joint"
+    named = (encoder or "").rpartition("_")[2]
+    stream = stream or (named if named in STREAMS else "joint")
     if stream not in STREAMS:
         raise InputError(f"stream is {stream!r}; choose one of {', '.join(STREAMS)}")
-    model = load_pretrained(state, layouts).encoder
+    model = load_pretrained(state, layouts, encoder).encoder
     preparation = preparation_of(state, model)
     # Those projects average over the place of an absent body too, which adds the same to the
     # features of all clips of one body and halves the rest; without it a classifier learns better.

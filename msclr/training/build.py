@@ -63,13 +63,13 @@ def build_method(recipe: Recipe, layouts) -> nn.Module:
     )
 
 
-def open_clips(recipe: Recipe, device: torch.device) -> SkeletonDataset:
-    """The training clips of a recipe's data, on a device."""
+def open_clips(recipe: Recipe, device: torch.device, split: str = "train") -> SkeletonDataset:
+    """The clips of a recipe's data, on a device."""
     several = isinstance(recipe.data, list)
     data = [as_path(path) for path in recipe.data] if several else as_path(recipe.data)
     storage, derive = STORAGE_OF[recipe.data_precision], recipe.derive or ()
     kind = MixedDataset if several else SkeletonDataset
-    return kind(data, "train", recipe.layouts, device, storage, derive=derive)
+    return kind(data, split, recipe.layouts, device, storage, derive=derive)
 
 
 def build_sampler(recipe: Recipe, dataset: SkeletonDataset) -> Sampler | EvenSampler:

@@ -14,27 +14,32 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msclr.config import Recipe, save_recipe
 from msclr.errors import DivergedError, InputError, StoppedError
 from msclr.method_keys import unread
+from msclr.methods import METHODS
 from msclr.paths import as_path
 from msclr.training.backend import check_kernels, describe_kernels, running_on
 from msclr.training.build import build_method, build_sampler, build_views, open_clips
 from msclr.training.checkpoint import load_checkpoint, save_checkpoint
 from msclr.training.distributed import Ranks, ranks_of
-from msclr.training.log import RunLog, StepRecord
-from msclr.training.precision import DTYPES, choose_precision, describe, emulation_warning
+from msclr.training.header import header, notices
+from msclr.training.initial import load_initial
+from msclr.training.log import COINCIDE, KnnRecord, RunLog, StepRecord
+from msclr.training.precision import DTYPES, choose_precision, emulation_warning
 from msclr.training.sampler import Draw
 from msclr.training.schedule import learning_rate
 from msclr.training.stop import noted_signals
+from msclr.training.watch import Watch, last_keys_cosine
 
 CHECKPOINT, RECIPE, LOG = "checkpoint.pt", "recipe.yaml", "log.csv"
 _OF_A_RUN = (RECIPE, LOG)  # what a run leaves before its first checkpoint
 _DEFAULTS = asdict(Recipe(data="", out=""))
 # On a resume.
 _FREE_TO_CHANGE = ("data", "out", "device", "backend", "log_every", "checkpoint_every")
+_FREE_TO_CHANGE += ("keep_every", "knn_every", "tsne_every", "steps", "epochs")
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +49,13 @@ def pretrain(
     resume: bool = False,
     on_step: Callable[[int, int, list[StepRecord]], None] | None = None,
     say: Callable[[str], None] | None = None,
+    on_knn: Callable[[list[KnnRecord]], None] | None = None,
 ) -> Path:
     """Run a recipe to its end, and return the run's folder.
 
-    The folder gets ``recipe.yaml``, ``log.csv``, ``tensorboard/`` and ``checkpoint.pt``. A SIGINT
-    or SIGTERM ends the run after the running step, with a checkpoint; a second one at once.
+    The folder gets ``recipe.yaml``, ``log.csv``, ``tensorboard/`` and ``checkpoint.pt``,
+    and by the recipe's keys ``checkpoint_epoch_N.pt``, ``knn.csv`` and ``tsne/``. A SIGINT or
+    SIGTERM ends the run after the running step, with a checkpoint; a second one at once.
 
     Args:
         recipe: see :class:`~msclr.config.Recipe`.
@@ -56,7 +63,8 @@ def pretrain(
             and has written none yet.
         on_step: called after each step with the steps done, the steps in all, and the records
             that became known with it (every ``log_every`` steps).
-        say: takes a line for the user, now and then.
+        say: takes a line for the user: the header and notices of the run, and what is measured.
+        on_knn: called with each nearest-neighbour accuracy that ``knn_every`` asked for.
 
     Raises:
         InputError: bad data, a folder in use, nothing to resume, or a checkpoint of another recipe.
@@ -72,6 +80,7 @@ def pretrain(
         step = run.begin(resume)
         run.announce(say, step)
         log = RunLog(run.folder, step) if ranks.first else None
+        say = say if say and ranks.first else _say_nothing
         stopped_by = 0
         with noted_signals() as stop:
             while step < run.steps and not stopped_by:
@@ -87,6 +96,10 @@ def pretrain(
                     run.check_finite(records)
                 if due:
                     run.save(step)
+                    if (sign := run.sign_of_collapse(step)) is not None:
+                        say(sign)
+                if run.watch:
+                    run.watch.look(step, log, say, on_knn)
                 if on_step:
                     on_step(step, run.steps, records)
             stopped_by = stopped_by or ranks.most(stop.number)  # while the last step was saved
@@ -124,6 +137,9 @@ class Pretraining:
             parameter.grad = torch.zeros_like(parameter)  # is decayed like the others
         self._pending: list[tuple[int, Tensor, Tensor, float]] = []
         self._since = time.perf_counter()
+        self._collapsed = False
+        watched = ranks.first and (recipe.knn_every or recipe.tsne_every)
+        self.watch = Watch(self) if watched else None
 
     def _precision(self) -> str:
         """The recipe's; "auto" becomes what is native on every rank."""
@@ -142,12 +158,10 @@ class Pretraining:
             return
         precision = self.recipe.precision
         if say:
-            for part in self.dataset.parts if len(self.dataset.parts) > 1 else ():
-                names = (f"{x} (derived)" if x in part.derived else x for x in part.layouts)
-                say(f"{part.store.path}: {part.clips} clips under {', '.join(names)}")
-            say(describe(precision, self.asked_precision, self.device))
-            if step:
-                say(f"going on after step {step} of {self.steps}")
+            for line in header(self, step):
+                say(line)
+            for line in notices(self):
+                say(f"note: {line}")
         if (warning := emulation_warning(precision, self.device)) is not None:
             logger.warning(warning)
 
@@ -206,7 +220,34 @@ class Pretraining:
 
     def checkpoint_due(self, step: int) -> bool:
         every = self.recipe.checkpoint_every or self.steps_per_epoch
-        return step == self.steps or step % every == 0
+        return step == self.steps or step % every == 0 or self._kept(step)
+
+    def _kept(self, step: int) -> bool:
+        """Whether the checkpoint of a step stays next to the last one."""
+        every = (self.recipe.keep_every or 0) * self.steps_per_epoch
+        return every > 0 and step % every == 0
+
+    def sign_of_collapse(self, step: int) -> str | None:
+        """A line, once, if the last keys nearly coincide after an epoch or more; else None."""
+        if self._collapsed or step < self.steps_per_epoch:
+            return None
+        cosine = last_keys_cosine(self.method, self.recipe.batch_size)
+        self._collapsed = cosine is not None and cosine > COINCIDE
+        if not self._collapsed:
+            return None
+        return (
+            f"note: after step {step} the last keys nearly coincide (mean cosine {cosine:.5f}): "
+            "the encoder has collapsed, or learns nothing yet; see docs/pretraining.md"
+        )
+
+    def encoder_of(self, stream: str) -> nn.Module:
+        """The encoder that is trained on a stream."""
+        query = self.method.query
+        return (query[stream] if METHODS[self.recipe.method].per_stream else query).encoder
+
+    def leave_out(self, seconds: float) -> None:
+        """Time that was not spent on steps, for the speed in the log."""
+        self._since += seconds
 
     def begin(self, resume: bool) -> int:
         """Make or take up the folder; returns the number of steps already done."""
@@ -220,6 +261,8 @@ class Pretraining:
             raise InputError(
                 f"{self.folder} holds a run already: add --resume, or give another out"
             )
+        if self.recipe.init_from and not (resume and saved.exists()):
+            load_initial(self.recipe, self.method)
         if self.ranks.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_recipe(self.recipe, self.folder / RECIPE)
@@ -248,6 +291,8 @@ class Pretraining:
     def close(self) -> None:
         """End what works in the background."""
         self.dataset.close()
+        if self.watch:
+            self.watch.close()
 
     def save(self, step: int) -> None:
         """Write the checkpoint of a run that has done ``step`` steps, if its weights are finite."""
@@ -267,6 +312,9 @@ class Pretraining:
             "scaler": self.scaler.state_dict(),
         }
         save_checkpoint(self.folder / CHECKPOINT, state)
+        if self._kept(step):
+            epoch = step // self.steps_per_epoch
+            save_checkpoint(self.folder / f"checkpoint_epoch_{epoch:04d}.pt", state)
 
     def _restore(self, state: dict, path: Path) -> int:
         theirs = _DEFAULTS | state["recipe"]  # keys that came since stood at their defaults
@@ -278,11 +326,24 @@ class Pretraining:
         if unlike:
             changes = ", ".join(f"{k}={theirs[k]!r} there, {mine[k]!r} here" for k in unlike)
             raise InputError(f"{path} is of another recipe: {changes}")
+        if state["step"] > self.steps:
+            raise InputError(
+                f"{path} has done {state['step']} steps, more than the {self.steps} asked for; "
+                "give more steps or epochs"
+            )
         if state["data_checksums"] != self.dataset.about()["data_checksums"]:
             data = self.recipe.data
             named = " and ".join(data) if isinstance(data, list) else data
             raise InputError(f"{path} was trained on other data than {named} holds")
         check_kernels(state, path)
+        total = theirs["steps"] or theirs["epochs"] * self.steps_per_epoch
+        if total != self.steps and self.recipe.schedule == "cosine":
+            logger.warning(
+                "the run was to end after %s steps and now ends after %s: its rate follows the new "
+                "schedule from here on",
+                total,
+                self.steps,
+            )
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -292,6 +353,9 @@ class Pretraining:
         if self.recipe.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=DTYPES[self.recipe.precision])
+
+
+def _say_nothing(text: str) -> None: ...
 
 
 def pick_device(name: str) -> torch.device:

@@ -132,7 +132,7 @@ def test_the_choice_is_said_and_kept(choice, data, tmp_path, cpu):
     said = []
     run = pretrain(tiny_recipe(data, tmp_path, steps=1, precision="auto"), say=said.append)
     native = "bf16 is native to" if choice == "bf16" else "no native bf16 on"
-    assert said == [f"precision {choice} (auto; {native} this CPU)"]
+    assert f"precision {choice} (auto; {native} this CPU)" in said
     assert load_checkpoint(run / "checkpoint.pt")["recipe"]["precision"] == choice
     assert load_recipe(str(run / "recipe.yaml")).precision == choice
 
@@ -145,7 +145,7 @@ def test_a_resume_on_another_machine_keeps_the_choice(began, data, tmp_path, cpu
     cpu(amx=began != "bf16")
     auto, said = tiny_recipe(data, tmp_path, steps=4, precision="auto"), []
     pretrain(auto, resume=True, say=said.append)
-    assert said[0] == f"precision {began} (auto; as it was when the run began)"
+    assert f"precision {began} (auto; as it was when the run began)" in said
     assert load_recipe(str(tmp_path / "recipe.yaml")).precision == began
     run = loop.Pretraining(auto, loop.Ranks(), CPU)
     assert run.begin(resume=True) == 4 and run.recipe.precision == began

@@ -27,6 +27,7 @@ class Pretrained(NamedTuple):
 def load_pretrained(
     source: str | PathLike[str] | Mapping[str, Any],
     layouts: Sequence[str | Layout] | None = None,
+    encoder: str | None = None,
 ) -> Pretrained:
     """The encoder of a checkpoint as :class:`~msclr.nn.STGCN`, in eval mode, on the CPU.
 
@@ -60,6 +61,8 @@ def load_pretrained(
     Args:
         source: a file, read with ``weights_only=True``, or what it holds.
         layouts: names or layouts, one for each the checkpoint has, in its order.
+        encoder: which of several, by what comes before its names (``"encoder_q_motion"``); of a run
+            of this library with an encoder for each stream, the stream.
 
     Returns:
         ``(encoder, unused_keys)``: among the unused are heads, queues and key encoders. Of a run
@@ -73,8 +76,8 @@ def load_pretrained(
     if isinstance(layouts, (str, Layout)):
         layouts = [layouts]
     if "format" in state and "method" in state and "layouts" in state:
-        return _load_run(state, layouts)
-    return _load_foreign(encoder_in(state), layouts)
+        return _load_run(state, layouts, encoder)
+    return _load_foreign(encoder_in(state, encoder), layouts)
 
 
 def _state_of(source: str | PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,14 +96,19 @@ def _state_of(source: str | PathLike[str] | Mapping[str, Any]) -> Mapping[str, A
     return state
 
 
-def _load_run(state: Mapping[str, Any], layouts: Sequence[str | Layout] | None) -> Pretrained:
+def _load_run(
+    state: Mapping[str, Any], layouts: Sequence[str | Layout] | None, stream: str | None
+) -> Pretrained:
     if state["format"] != 1:
         raise InputError(
             f"the checkpoint is of format {state['format']} of this library, this version reads 1"
         )
     prefix = "query.encoder."
     if not any(key.startswith(prefix) for key in state["method"]):
-        prefix = "query.joint.encoder."  # a run with an encoder for each stream
+        prefix = f"query.{stream or 'joint'}.encoder."  # a run with an encoder for each stream
+        stream = None
+    if stream is not None or not any(key.startswith(prefix) for key in state["method"]):
+        raise InputError(f"the checkpoint has no encoder of its own for {stream or prefix!r}")
     weights = {
         key.removeprefix(prefix): value
         for key, value in state["method"].items()

@@ -28,8 +28,8 @@ class Found(NamedTuple):
     of_pyskl: bool
 
 
-def encoder_in(checkpoint: Mapping[Any, Any]) -> Found:
-    """The one encoder of a checkpoint, or its query encoder.
+def encoder_in(checkpoint: Mapping[Any, Any], encoder: str | None = None) -> Found:
+    """The one encoder of a checkpoint, or its query encoder, or the one of that name.
 
     Raises:
         InputError: none, or several of which none can be preferred; the message names what is
@@ -37,7 +37,7 @@ def encoder_in(checkpoint: Mapping[Any, Any]) -> Found:
     """
     state = _dict_with_encoders(checkpoint)
     keys = _tensors(state)
-    prefix, of_pyskl = _prefix(_encoders(keys))
+    prefix, of_pyskl = _prefix(_encoders(keys), encoder)
     own = {name.removeprefix(prefix): key for name, key in keys.items() if name.startswith(prefix)}
     weights = {name: state[key] for name, key in own.items()}
     return Found(weights, own, tuple(state), of_pyskl)
@@ -94,7 +94,15 @@ def _encoders(names: Mapping[str, str]) -> dict[str, bool]:
     }
 
 
-def _prefix(encoders: Mapping[str, bool]) -> tuple[str, bool]:
+def _prefix(encoders: Mapping[str, bool], wanted: str | None = None) -> tuple[str, bool]:
+    if wanted is not None:
+        named = [prefix for prefix in encoders if f".{prefix}".endswith(f".{wanted}.")]
+        if len(named) != 1:
+            raise InputError(
+                f"the checkpoint has the encoders {', '.join(map(repr, encoders))}, of which "
+                f"{'none is' if not named else 'several are'} {wanted!r}"
+            )
+        return named[0], encoders[named[0]]
     queries = [prefix for prefix in encoders if f".{prefix}".endswith(f".{QUERY}")]
     best = queries or [*encoders]
     if len(best) > 1:
