@@ -18,7 +18,8 @@ from msclr.recipe_values import check_value, parse_augment
 
 RECIPES = Path(__file__).parent / "recipes"
 
-_PATHS = ("data", "out", "init_from")
+_NEEDED = ("data", "out")
+_PATHS = (*_NEEDED, "init_from")
 _LISTS = tuple(f.name for f in fields(Recipe) if "list" in str(f.type))
 
 
@@ -61,7 +62,7 @@ def make_recipe(
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"keys are {', '.join(known)}"
             raise InputError(f"{source}: unknown key {key!r}; {hint}")
-    for key in ("data", "out"):
+    for key in _NEEDED:
         if values.get(key) in (None, ""):
             raise InputError(f"{source}: {key} is missing; give {key}=FOLDER")
     checked = {key: check_value(source, known[key], value) for key, value in values.items()}
@@ -105,6 +106,12 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 def recipe_names() -> list[str]:
     """The shipped recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def missing_folders(name: str) -> list[str]:
+    """Which of data and out a recipe leaves to the command."""
+    values = _read(_find(name))
+    return [key for key in _NEEDED if values.get(key) in (None, "")]
 
 
 def _find(name: str) -> Path:

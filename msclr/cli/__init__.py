@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from msclr import __version__
-from msclr.cli import demo, doctor, embed, evaluate, info, prepare, pretrain
+from msclr.cli import demo, doctor, embed, evaluate, info, prepare, pretrain, recipe
 from msclr.cli._output import first_rank, never_fail_to_print, say
 from msclr.errors import DivergedError, InputError, StoppedError
 
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add(commands)
     prepare.add(commands)
     pretrain.add(commands)
+    recipe.add(commands)
     evaluate.add(commands)
     embed.add(commands)
     info.add(commands)

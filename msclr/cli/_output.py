@@ -90,10 +90,11 @@ class Progress:
 
 
 class TrainingBar:
-    """Progress of pretrain: loss, contrast accuracy, clips/s, time left."""
+    """Progress of pretrain: loss, contrast accuracy, clips/s, 1-NN accuracy, time left."""
 
     def __init__(self) -> None:
         self._progress = Progress("step")
+        self._knn = ""
 
     def __enter__(self) -> TrainingBar:
         return self
@@ -112,9 +113,14 @@ class TrainingBar:
             last = records[-1]
             note = (
                 f"loss {last.loss:.3f}, contrast {100 * last.contrast_accuracy:.0f} %, "
-                f"{last.clips_per_second:.0f} clips/s"
+                f"{last.clips_per_second:.0f} clips/s{self._knn}"
             )
         self._progress.update(done, steps, note)
+
+    def on_knn(self, records) -> None:
+        """Show the mean nearest-neighbour accuracy from the next records on."""
+        mean = sum(record.accuracy for record in records) / len(records)
+        self._knn = f", 1-NN {mean:.0f} %"
 
 
 class ClipBar:
