@@ -204,7 +204,9 @@ setup(
         *find_packages(include=["msclr", "msclr.*"]),
         "msclr.kernels",
         *(f"msclr.kernels.{name}" for name in find_packages("kernels")),
+        # In a folder of their own, which `msclr bench` imports them from by their own name.
+        *(f"msclr._benchmarks.{name}" for name in find_packages(include=["benchmarks*"])),
     ],
-    package_dir={"msclr.kernels": "kernels"},
+    package_dir={"msclr.kernels": "kernels", "msclr._benchmarks.benchmarks": "benchmarks"},
     **compiled(),
 )

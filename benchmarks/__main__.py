@@ -26,6 +26,10 @@ def main(argv: list[str]) -> int:
             return command.main(argv[1:])
         for name in chosen(argv):
             run(load(name), argv[len(name.split()) :])
+    except ModuleNotFoundError as error:
+        _of_tests(error)
+        print(f"benchmarks: error: {argv[0]} needs a checkout: it has no tests/", file=sys.stderr)
+        return 2
     except InputError as error:
         print(f"benchmarks: error: {error}", file=sys.stderr)
         return 2
@@ -51,17 +55,27 @@ def load(name: str) -> ModuleType:
     return import_module(f"benchmarks.{name.replace(' ', '.')}")
 
 
-def listing() -> str:
-    """Usage, and a line a benchmark: name, how long its full set takes, what it is."""
-    lines = [f"usage: {USAGE}", "", "NAME --help lists its options. On two cores, full sets take:"]
+def listing(usage: str = USAGE) -> str:
+    """Usage, and a line per benchmark: name, how long its full set takes, what it is."""
+    lines = [f"usage: {usage}", "", "NAME --help lists its options. On two cores, full sets take:"]
     for name in NAMES:
-        module = load(name)
+        try:
+            module = load(name)
+        except ModuleNotFoundError as error:
+            _of_tests(error)
+            continue
         lines.append(f"  {name:15} {module.SETUP.takes:11} {module.__doc__.splitlines()[0]}")
     lines.append(f"  {'data':27} all four of these, one after the other")
     lines.append(
         f"  {'accuracy':15} {'an hour':11} Accuracies of a list of runs, over several seeds."
     )
     return "\n".join(lines)
+
+
+def _of_tests(error: ModuleNotFoundError) -> None:
+    """Raise it unless it is of tests/, which a checkout has and a wheel has not."""
+    if str(error.name).partition(".")[0] != "tests":
+        raise error
 
 
 if __name__ == "__main__":

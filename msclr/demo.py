@@ -14,7 +14,8 @@ from msclr.data.prepare.steps import fill_gaps, seen_joints
 from msclr.data.store import open_store, require_free
 from msclr.data.toy import generate
 from msclr.evaluation import evaluate_ensemble, open_run, report
-from msclr.evaluation.protocols import features_of
+from msclr.evaluation.page import Picture
+from msclr.evaluation.run_report import curve, embeddings
 from msclr.paths import as_path
 from msclr.training import pretrain
 
@@ -104,31 +105,32 @@ def _table(results: dict[str, dict]) -> list[list[str]]:
 
 def _report(out: Path, run_folder: Path, rows: list, seed: int, seconds: float) -> Path:
     run = open_run(run_folder)
-    features = features_of(run, PRETRAINED_ON[0])
-    clip = generate(1, seed)
     layouts = open_store(out / "data", verify=False).layouts
-    pictures = {
-        "Loss": report.loss_curve(run_folder / "log.csv", out / "loss.png"),
-        "Embeddings of the validation clips": report.embedding_plot(
-            features.val, features.val_labels, features.classes, out / "embeddings.png", seed
-        ),
-        "One clip under each convention": _draw(clip, out / "clip.png"),
-    }
+    pictures = [
+        ("Loss", curve(run_folder / "log.csv", out)),
+        *embeddings(run, PRETRAINED_ON, out, seed),
+        ("One clip under each convention", _draw(generate(1, seed), out / "clip.png")),
+    ]
     text = (
         f"MS-AimCLR pretrained for {run.step} steps on {CLIPS} generated clips seen under "
         f"{' and '.join(layouts)}; no labels were used. The linear classifiers were trained on "
         f"frozen features of the training subjects and tested on other subjects. "
         f"Seed {seed}; {seconds:.0f} s in all."
     )
-    sections = [("What this is", text), ("Accuracy", rows), *pictures.items()]
+    sections = [("What this is", text), ("Accuracy", rows), *pictures]
     return report.write_page(out, "msclr demo", sections)
 
 
-def _draw(clip: dict, path: Path) -> Path:
+def _draw(clip: dict, path: Path) -> Picture:
     from msclr import layouts
 
     views = {name: fill_gaps(x, seen_joints(x)) for name, (x,) in clip["views"].items()}
-    return report.draw_clip(views, {name: layouts.get(name) for name in views}, path)
+    report.draw_clip(views, {name: layouts.get(name) for name in views}, path)
+    alt = (
+        "A generated clip as stick figures, evenly spaced frames from left to right, a row for "
+        f"each of {', '.join(views)}"
+    )
+    return Picture(path, alt)
 
 
 def _summary(rows: list[list[str]], page: Path, run_folder: Path) -> str:

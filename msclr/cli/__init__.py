@@ -8,7 +8,19 @@ import sys
 from collections.abc import Sequence
 
 from msclr import __version__
-from msclr.cli import demo, doctor, embed, evaluate, info, prepare, pretrain, recipe
+from msclr.cli import (
+    bench,
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    info,
+    prepare,
+    pretrain,
+    recipe,
+    report,
+)
 from msclr.cli._output import first_rank, never_fail_to_print, say
 from msclr.errors import DivergedError, InputError, StoppedError
 
@@ -66,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     recipe.add(commands)
     evaluate.add(commands)
     embed.add(commands)
+    export.add(commands)
+    report.add(commands)
     info.add(commands)
     doctor.add(commands)
+    bench.add(commands)
     return parser

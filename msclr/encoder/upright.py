@@ -26,7 +26,7 @@ def stand_up(clips: Sequence[np.ndarray], layout: Layout) -> Sequence[np.ndarray
         if not frame.lacking:
             up += frame.rotation[1]
     axis = int(np.abs(up).argmax())
-    if axis == 1 and up[1] >= 0:
+    if not up.any() or (axis == 1 and up[1] >= 0):  # no trunk is seen, or y is up
         return clips
     sign = "-" if up[axis] < 0 else ""
     logger.warning("%s%s points up in these clips, and is turned to y", sign, "xyz"[axis])

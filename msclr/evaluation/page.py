@@ -109,8 +109,8 @@ h2 {{ font-size: 1.25rem; margin: 2.5rem 0 0.75rem; padding-top: 1rem;
 p {{ max-width: 44rem; white-space: pre-line; }}
 img {{ display: block; max-width: 100%; height: auto; margin: 1rem 0; }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.35rem 1rem; border-bottom: 1px solid #e2e8f0; text-align: left;
-         overflow-wrap: anywhere; }}
+th, td {{ padding: 0.35rem 1rem; border-bottom: 1px solid #e2e8f0; text-align: left; }}
+td:last-child {{ overflow-wrap: anywhere; }}
 th {{ color: #4a5568; font-weight: 600; border-bottom: 2px solid #cbd5e0; }}
 .number {{ text-align: right; }}
 </style>

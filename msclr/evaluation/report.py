@@ -22,7 +22,7 @@ from msclr.paths import as_path
 if TYPE_CHECKING:
     from msclr.layouts import Layout
 
-__all__ = ["draw_clip", "embedding_figure", "embedding_plot", "loss_curve", "write_page"]
+__all__ = ["draw_clip", "embedding_plot", "loss_curve", "write_page"]
 
 _LOSS, _ACCURACY, _GRID = "#2b6cb0", "#c05621", "#e2e8f0"
 # Left side, middle and right side of a body; a further body starts over.
@@ -80,20 +80,8 @@ def embedding_plot(
     title: str = "Embedding",
     what: str = "classes",
 ) -> Path:
-    """Draws :func:`embedding_figure` into a file. Returns `out_png`."""
-    return _save(embedding_figure(features, labels, classes, seed, title, what), out_png)
-
-
-def embedding_figure(
-    features: Tensor,
-    labels: Tensor,
-    classes: Sequence[str],
-    seed: int = 0,
-    title: str = "Embedding",
-    what: str = "classes",
-):
-    """A t-SNE map of features, a colour per class (or of ``what`` the labels are), as a matplotlib
-    figure.
+    """Draws a t-SNE map of features, a colour per class, or per what else the labels are of.
+    Returns `out_png`.
 
     features (N, D) float with N >= 3 and D >= 2, labels (N,) integers below len(classes). Features
     are normalised first, so that distance means angle, as in the contrast. Of more than 1,500 clips
@@ -127,7 +115,7 @@ def embedding_figure(
     axes.set_xlabel(f"t-SNE of {len(points):,} clips, {len(present)} {what}", color="#718096")
     if len(present) <= _MAX_LEGEND:
         figure.legend(loc="outside right center", frameon=False, markerscale=1.8, fontsize=9)
-    return figure
+    return _save(figure, out_png)
 
 
 def draw_clip(

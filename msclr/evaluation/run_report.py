@@ -26,7 +26,7 @@ from msclr.evaluation.splits import SplitFeatures, data_layouts, distinct, featu
 PICTURES = "report"  # the folder of a run that they lie in
 # What a result says of itself, and what the table has columns for; other numbers are figures.
 _TOLD = {"seed", "epochs", "lr", "batch_size", "step", "seen_in_pretraining", "best_epoch", "top1"}
-_TOLD |= {"top5", "best_top1"}
+_TOLD |= {"top5", "best_top1", "best_top5"}
 _MAX_CLIPS = 1500  # whose neighbours are looked for among clips of several layouts
 
 
@@ -95,7 +95,7 @@ def accuracies(results: Sequence[dict[str, Any]], run: Run) -> list[Content]:
     commands = [[x["name"], x["command"]] for x in results if "command" in x]
     if commands:
         content.append([["evaluation", "command"], *commands])
-    notes = dict.fromkeys(str(note) for x in results for note in x.get("notes", ()))
+    notes = [f"{x['name']}: {note}." for x in results for note in x.get("notes", ())]
     return [*content, *(["\n\n".join(notes)] if notes else [])]
 
 
@@ -243,7 +243,11 @@ def _settings(run: Run) -> Table:
 def _text(value: Any) -> str:
     if value is None:
         return "–"
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(part)}" for key, part in value.items())
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return ", ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _log(path: Path) -> list[dict[str, str]]:

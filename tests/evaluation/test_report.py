@@ -55,6 +55,7 @@ def test_loss_curve_is_drawn(log, tmp_path, monkeypatch):
 
     columns = np.loadtxt(log, delimiter=",", skiprows=1)
     columns[:, 3] *= 100  # percent
+    columns = columns[1:]  # the first step is a spike
     for axes, column in zip(drawn[0].axes, (2, 3), strict=True):  # the left axis is the loss
         raw, smooth = axes.lines
         np.testing.assert_array_equal(raw.get_xydata(), columns[:, [0, column]])
@@ -62,10 +63,35 @@ def test_loss_curve_is_drawn(log, tmp_path, monkeypatch):
         np.testing.assert_allclose(smooth.get_xydata()[5:-5], columns[5:-5, [0, column]])
 
 
+def test_the_spike_of_the_first_step_does_not_squeeze_the_curve(tmp_path, monkeypatch):
+    drawn = record_drawing(monkeypatch)
+    path = tmp_path / "log.csv"
+    path.write_text(HEADER + "1,0,900,0.0,0.1,5\n2,0,9,0.0,0.1,5\n3,0,8,0.0,0.1,5\n")
+    loss_curve(path, tmp_path / "loss.png")
+    assert drawn[0].axes[0].get_ylim()[1] < 10
+    path.write_text(HEADER + "50,0,900,0.0,0.1,5\n100,0,9,0.0,0.1,5\n150,0,8,0.0,0.1,5\n")
+    loss_curve(path, tmp_path / "loss.png")
+    assert drawn[1].axes[0].get_ylim()[1] > 800
+
+
 def test_loss_curve_of_one_row(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text(HEADER + "0,0,9.0,0.0,0.1,500\n")
     pixels(loss_curve(path, tmp_path / "loss.png"))
+
+
+def test_an_embedding_fills_its_axes(tmp_path, monkeypatch):
+    drawn = record_drawing(monkeypatch)
+    features = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    layouts = torch.arange(40) % 2
+    embedding_plot(features, layouts, ["a", "b"], tmp_path / "a.png", what="layouts")
+    (axes,) = drawn[0].axes
+    points = np.concatenate([dots.get_offsets() for dots in axes.collections])
+    for low, high, (left, right) in zip(
+        points.min(axis=0), points.max(axis=0), (axes.get_xlim(), axes.get_ylim()), strict=True
+    ):
+        assert (high - low) / (right - left) > 0.9
+    assert axes.get_aspect() == "auto" and axes.get_xlabel().endswith("2 layouts")
 
 
 def test_smoothing_is_a_centred_mean():

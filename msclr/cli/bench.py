@@ -1,0 +1,56 @@
+"""msclr bench"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from msclr.cli._command import command
+from msclr.errors import InputError
+
+
+def add(commands) -> None:
+    text = (
+        "Run the benchmarks, ours against pure PyTorch. Without a name it lists them, and how long "
+        "each takes; NAME --help lists the options of one."
+    )
+    parser = command(commands, "bench", _bench, text)
+    parser.add_argument("name", nargs="?", help="of a benchmark")
+    text = "of the benchmark"
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTION", help=text)
+
+
+def _bench(arguments) -> int:
+    benchmarks = _benchmarks()
+    if not arguments.name:
+        print(benchmarks.listing("msclr bench NAME [options]"))
+        return 0
+    given = [arguments.name, *arguments.options]
+    asks = {"-h", "--help", "--out"}.intersection(word.split("=")[0] for word in given)
+    if not asks and _installed().is_dir() and arguments.name not in ("data", "accuracy"):
+        # The default is a folder of the checkout.
+        given += ["--out", f"{arguments.name}-{datetime.now():%Y%m%d-%H%M%S}.json"]
+    return benchmarks.main(given)
+
+
+def _installed() -> Path:
+    """Where a wheel has the package `benchmarks`, which its modules know by that name alone."""
+    import msclr
+
+    return Path(msclr.__file__).parent / "_benchmarks"
+
+
+def _benchmarks():
+    """`benchmarks.__main__`, of the wheel or of the checkout around the package."""
+    folder = _installed() if _installed().is_dir() else _installed().parents[1]
+    if not (folder / "benchmarks" / "__main__.py").is_file():
+        raise InputError(
+            f"there are no benchmarks in {folder}; install msclr from a wheel, or run in a checkout"
+        )
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    from benchmarks import __main__
+
+    return __main__
