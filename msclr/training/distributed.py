@@ -80,6 +80,26 @@ class Ranks:
             dist.barrier(group=self.group)
 
 
+def own_device(device: torch.device) -> torch.device:
+    """Of the processes that torchrun started on this machine, each has a GPU of its own.
+
+    Raises InputError where there are fewer GPUs than processes: NCCL wants one for each.
+    """
+    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    count = torch.cuda.device_count()
+    if processes > (count if device.index is None else 1):
+        here = f"{count} GPU{'s' * (count != 1)}" if device.index is None else f"{device} alone"
+        raise InputError(
+            f"{processes} processes would share {here}: start --nproc-per-node {count}, with "
+            "device=cuda"
+        )
+    if device.index is not None:
+        return device
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+
+
 @contextmanager
 def ranks_of(device: torch.device):
     """The ranks that torchrun started, or this process alone; the group ends with the block."""
@@ -88,6 +108,8 @@ def ranks_of(device: torch.device):
         yield Ranks()
         return
     on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         host_group = dist.new_group(backend="gloo") if on_gpu else None

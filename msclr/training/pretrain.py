@@ -24,7 +24,7 @@ from msclr.paths import as_path
 from msclr.training.backend import check_kernels, describe_kernels, running_on
 from msclr.training.build import build_method, build_sampler, build_views, open_clips
 from msclr.training.checkpoint import load_checkpoint, save_checkpoint
-from msclr.training.distributed import Ranks, ranks_of
+from msclr.training.distributed import Ranks, own_device, ranks_of
 from msclr.training.header import header, notices
 from msclr.training.initial import load_initial
 from msclr.training.log import COINCIDE, KnnRecord, RunLog, StepRecord
@@ -368,7 +368,7 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"device {name!r} is not known; try cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {name!r} is not to be had: torch sees no GPU here; try cpu")
-    return device
+    return own_device(device)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

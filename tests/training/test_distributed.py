@@ -14,7 +14,7 @@ from msclr.methods import Batch, View
 from msclr.training import Pretraining, pretrain
 from msclr.training.batches import ViewMaker
 from msclr.training.checkpoint import load_checkpoint
-from msclr.training.distributed import Ranks
+from msclr.training.distributed import Ranks, own_device
 from tests.tiny import BATCH, column, prepare_tiny, tiny_recipe, write_recipe
 
 WITHIN = 1e-5  # of the loss, which is of order 5
@@ -174,6 +174,21 @@ def one_layout(batch):
         return dict(zip(views, (first, second), strict=True))
 
     return Batch(*map(only_first, (batch.query, batch.key, batch.extreme)))
+
+
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+    cuda, environment = torch.device("cuda"), {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    assert own_device(cuda) == cuda  # one process, which torchrun did not start
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert own_device(cuda) == torch.device("cuda:1")
+    assert own_device(torch.device("cpu")) == torch.device("cpu")
+    with pytest.raises(InputError, match="2 processes would share cuda:0 alone"):
+        own_device(torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="2 processes would share 1 GPU: start --nproc-per-node 1"):
+        own_device(cuda)
 
 
 def test_a_batch_that_does_not_divide_among_the_processes_is_refused():
