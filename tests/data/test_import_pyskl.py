@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -350,3 +351,21 @@ def test_other_pickles(tmp_path):
         prepare_pyskl(tmp_path / "out", flats, scale=0.001)
     with pytest.raises(InputError, match="exists and is not empty"):
         prepare_pyskl(tmp_path, path)
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_memory_does_not_grow_with_the_joints(tmp_path, protocol):
+    peaks = []
+    for frames in (40, 400):
+        xyz = np.random.default_rng(0).uniform(0.5, 1.5, (1, frames, 25, 3)).astype("f4")
+        changes = dict(total_frames=frames)
+        clips = [annotation(f"{i}", i, keypoint=xyz + i, **changes) for i in range(30)]
+        split = {"train": [f"{i}" for i in range(20)], "val": [f"{i}" for i in range(20, 30)]}
+        file = write(tmp_path, clips, split, protocol)
+        del clips, xyz
+        tracemalloc.start()
+        prepare_pyskl(tmp_path / f"out{frames}", file, frames=3)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    extra = 30 * (400 - 40) * 25 * 3 * 4
+    assert peaks[1] - peaks[0] < extra / 2, peaks  # a clip in float64 is a fifteenth, with its gaps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import struct
@@ -49,6 +50,29 @@ def test_arrays_of_every_protocol(tmp_path, protocol):
     for key, wanted in by_pickle.items():
         got = np.asarray(read[key])
         np.testing.assert_array_equal(got, wanted, strict=True)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_long_arrays_and_bytes_stay_whole_and_shared(tmp_path, protocol):
+    """What is long stays in the file; both forms of the same array, aligned or not."""
+    rng = np.random.default_rng(0)
+    array = rng.normal(size=(7, 30, 25, 3)).astype("f4")
+    content = {"a": array, "again": [array], "odd": b"x" * 4097, "pair": (array.T, bytearray(5000))}
+    content["small"] = [rng.normal(size=3), {"deep": (np.asfortranarray(array[0]), "y" * 5000)}]
+    content["itself"] = content
+    read = load(tmp_path, pickle.dumps(content, protocol))
+    assert read["itself"] is read and read["again"][0] is read["a"]
+    for got, wanted in (
+        (read["a"], array),
+        (read["pair"][0], array.T),
+        (read["small"][0], content["small"][0]),
+        (read["small"][1]["deep"][0], array[0]),
+    ):
+        np.testing.assert_array_equal(got, wanted, strict=True)
+    assert read["odd"] == content["odd"] and read["pair"][1] == bytes(5000)
+    assert read["small"][1]["deep"][1] == "y" * 5000
+    if protocol > 2:
+        assert isinstance(read["a"].base, mmap.mmap)
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -14,10 +14,11 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from msclr.data.prepare._mapped_bytes import MappedBytes, without_long_bytes
 from msclr.errors import InputError
 
 _OTHERS = {  # how files of other kinds begin
@@ -34,7 +35,8 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
 
     Protocols 0 to 5, by Python 2 (its text as Latin-1) and 3, numpy 1 and 2. Arrays may hold
     booleans, integers, floats and text. Raises InputError, with the name, for a pickle that wants
-    anything else, and for one that is damaged.
+    anything else, and for one that is damaged. Of protocols 3 and later, arrays of some size stay
+    in the file and are read from there (`_mapped_bytes`), so that memory does not grow with them.
     """
     path = Path(path)
     if not path.is_file():
@@ -45,8 +47,9 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
             for magic, kind in _OTHERS.items():
                 if start.startswith(magic):
                     raise InputError(f"it is {kind}, not a pickle; {_mend(path, magic)}")
-            file.seek(0)
-            return _Unpickler(file, encoding="latin1").load()
+        short, long = without_long_bytes(path)
+        with short:
+            return _settled(_Unpickler(short, long).load(), {})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle can raise anything that its parts can
@@ -63,6 +66,10 @@ def _one_line(error: Exception) -> str:
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, long: list[MappedBytes]) -> None:
+        super().__init__(file, encoding="latin1")
+        self._long = long
+
     def find_class(self, module: str, name: str) -> Any:
         found = _GLOBALS.get((module, name))
         if found is None:
@@ -73,19 +80,55 @@ class _Unpickler(pickle.Unpickler):
         return found
 
     def persistent_load(self, pid: Any) -> Any:
+        if self._long:  # then the file has no others
+            return self._long[pid]
         raise InputError("it refers to objects outside the file; save it with plain pickle.dump")
 
 
-class _Array(np.ndarray):
-    """An array whose state is checked before numpy sees it."""
+def _settled(content: Any, known: dict[int, tuple[Any, Any]]) -> Any:
+    """The content with arrays in the place of what `_reconstruct` made, lists and dicts in place.
+
+    known: id -> what has been seen, and what comes of it.
+    """
+    if isinstance(content, _Array):
+        _require(hasattr(content, "array"), "an array")
+        return content.array
+    if isinstance(content, MappedBytes):
+        return bytes(content)
+    if id(content) in known:
+        return known[id(content)][1]
+    if isinstance(content, list | dict):
+        known[id(content)] = content, content
+        entries = content if isinstance(content, dict) else range(len(content))
+        for key in entries:
+            content[key] = _settled(content[key], known)
+    elif isinstance(content, tuple):
+        known[id(content)] = content, tuple(_settled(entry, known) for entry in content)
+        return known[id(content)][1]
+    return content
+
+
+class _Array:
+    """An array while its pickle is read; its state is checked before numpy sees it."""
+
+    __slots__ = ("array",)
+    __hash__ = None  # as an array has none
 
     def __setstate__(self, state: Any) -> None:
         _require(isinstance(state, tuple) and len(state) in (4, 5), "an array's state")
         shape, dtype, fortran, data = state[-4:]
         data = data.encode("latin1") if isinstance(data, str) else data  # Python 2's bytes
-        _require(isinstance(data, bytes | bytearray), "an array's data")
-        dtype = _check_array(shape, dtype, data)
-        super().__setstate__((1, shape, dtype, bool(fortran), bytes(data)))
+        array = _make_array(data, dtype, shape, "F" if fortran else "C")
+        native = array.dtype.newbyteorder("=")  # as numpy gives it
+        self.array = array if array.dtype.isnative else array.astype(native)
+
+
+def _make_array(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+    _require(isinstance(data, bytes | bytearray | MappedBytes), "an array's data")
+    real = _check_array(shape, dtype, data)
+    if isinstance(data, MappedBytes):
+        return data.array(shape, real, order)
+    return np.ndarray(shape, real, data, order=order)
 
 
 class _DType:
@@ -106,7 +149,7 @@ class _DType:
         return np.dtype(self._code).newbyteorder(self._order)
 
 
-def _check_array(shape: Any, dtype: Any, data: bytes | bytearray) -> np.dtype:
+def _check_array(shape: Any, dtype: Any, data: bytes | bytearray | MappedBytes) -> np.dtype:
     sizes = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
     _require(sizes and isinstance(dtype, _DType), "an array's shape and dtype")
     _require(len(data) == math.prod(shape) * dtype.real.itemsize, "an array's number of bytes")
@@ -134,7 +177,7 @@ def _dtype(code: Any, *_: Any) -> _DType:
 def _reconstruct(kind: Any, *_: Any) -> _Array:
     """numpy's _reconstruct(ndarray, (0,), b"b"): an empty array, its state follows."""
     _require(kind is _NDARRAY, "an array's class")
-    return _Array((0,), np.int8)
+    return _Array()
 
 
 def _refuse_call(*_: Any) -> None:
@@ -151,8 +194,8 @@ def _scalar(dtype: Any, data: Any) -> np.generic:
 
 def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     """numpy's _frombuffer(bytes, dtype, shape, order), protocol 5"""
-    _require(isinstance(data, bytes | bytearray) and order in ("C", "F"), "an array's data")
-    return np.frombuffer(data, _check_array(shape, dtype, data)).reshape(shape, order=order)
+    _require(order in ("C", "F"), "an array's data")
+    return _make_array(data, dtype, shape, order)
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
@@ -161,11 +204,11 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _bytes(*content: Any) -> bytes:
+def _bytes(*content: Any) -> bytes | MappedBytes:
     """bytes() and bytearray(bytes or text, "latin-1")"""
     if not content:
         return b""
-    return content[0] if isinstance(content[0], bytes) else _encode(*content)
+    return content[0] if isinstance(content[0], bytes | MappedBytes) else _encode(*content)
 
 
 class _Call:

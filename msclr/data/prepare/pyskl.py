@@ -9,6 +9,7 @@ import numpy as np
 
 from msclr.data.prepare._choice import check_choice
 from msclr.data.prepare._detect import layout_of, looks_like_score
+from msclr.data.prepare._mapped_bytes import forget
 from msclr.data.prepare._pyskl_file import Annotation, PysklClips, check_images, read_clips
 from msclr.data.prepare.arrays import prepare_arrays
 from msclr.data.prepare.report import PrepareReport
@@ -66,8 +67,9 @@ def prepare_pyskl(
 
     The frame is "camera" unless another is asked for.
 
-    The file is held in memory as a whole. Returns what `prepare_arrays` returns. Raises InputError,
-    before anything is written, for a file that is damaged or does not fit together.
+    Joints stay in the file and are read clip by clip; only a pickle of protocols 0 to 2 is held in
+    memory as a whole. Returns what `prepare_arrays` returns. Raises InputError, before anything is
+    written, for a file that is damaged or does not fit together.
     Source: github.com/kennymckormick/pyskl, tools/data/README.md.
     """
     out = as_path(out)
@@ -136,7 +138,10 @@ class _Clips(Sequence):
         return len(self._annotations)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return _joints(self._annotations[index], self._flat)
+        annotation = self._annotations[index]
+        joints = np.array(_joints(annotation, self._flat))  # no view of the file
+        forget(annotation["keypoint"])
+        return joints
 
 
 def _joints(annotation: Annotation, flat: bool) -> np.ndarray:
