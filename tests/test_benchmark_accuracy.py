@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from benchmarks import __main__ as benchmarks
 from benchmarks import tables
 from benchmarks.accuracy import collect, command, one, people, plan, workers
 from benchmarks.accuracy import tables as rows
+from msclr import layouts
 from msclr.data import open_store, prepare_arrays
 from msclr.errors import InputError
 from msclr.evaluation import evaluate_ensemble, evaluate_linear, evaluate_transfer, open_run
 from msclr.training.pretrain import Pretraining
-from tests.tiny import FRAMES, LAYOUTS, TRAIN, VAL, tiny_clips, tiny_values
+from tests.tiny import FRAMES, LAYOUTS, TRAIN, VAL, prepare_other, tiny_clips, tiny_values
 
 WHOSE = [f"s0{1 + clip % 3}" for clip in range(TRAIN)] + ["s04"] * VAL
 NAMES = [f"{whose}_c{clip}" for clip, whose in enumerate(WHOSE)]
@@ -201,9 +203,9 @@ def test_people_who_cannot_be_held_out(pattern, who, text, data, tmp_path):
 def test_an_interrupted_run_goes_on_from_its_checkpoint(planned, data, tmp_path, monkeypatch):
     store, about = open_store(data), plan.load_plan(str(planned))
     about.changes.append("checkpoint_every=1")
-    (job, *_) = plan.jobs_of(about, store, tmp_path, 1, {"recipe": []})
+    (job, *_) = plan.jobs_of(about, [store], tmp_path, 1, {"recipe": []})
     whole = one.run_one(job)
-    (job, *_) = plan.jobs_of(about, store, tmp_path / "again", 1, {"recipe": []})
+    (job, *_) = plan.jobs_of(about, [store], tmp_path / "again", 1, {"recipe": []})
     steps, step = [], Pretraining.step
 
     def stopped(self, number):
@@ -222,7 +224,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(planned, data, tmp_path,
 
 def test_figures_are_those_of_the_commands(planned, data, tmp_path):
     about = plan.load_plan(str(planned))
-    job = plan.jobs_of(about, open_store(data), tmp_path, 1, {"recipe": []})[0]
+    job = plan.jobs_of(about, [open_store(data)], tmp_path, 1, {"recipe": []})[0]
     figures, run = one.run_one(job)["figures"], open_run(job.recipe.out)
     for route in ("derive", "attach"):
         told = evaluate_linear(run, OTHER, route=route)["top1"]
@@ -233,7 +235,7 @@ def test_figures_are_those_of_the_commands(planned, data, tmp_path):
 
 def test_the_ceiling_has_figures_of_each_layout(planned, data, tmp_path):
     about = plan.load_plan(str(planned))
-    job = plan.jobs_of(about, open_store(data), tmp_path, 1, {"recipe": []})[2]
+    job = plan.jobs_of(about, [open_store(data)], tmp_path, 1, {"recipe": []})[2]
     figures = one.run_one(job)["figures"]
     assert set(figures) == {f"linear {ONE}", f"linear {OTHER}", "ensemble"}
     assert all(0 <= top1 <= 100 for top1 in figures.values())
@@ -252,7 +254,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(planned, data, tmp_path, mon
 
 def test_a_job_in_a_process_of_its_own(planned, data, tmp_path):
     about = plan.load_plan(str(planned))
-    jobs = plan.jobs_of(about, open_store(data), tmp_path, 1, {"recipe": []})[:1]
+    jobs = plan.jobs_of(about, [open_store(data)], tmp_path, 1, {"recipe": []})[:1]
     told = []
     assert workers.run_all(jobs, tmp_path, 2, told.append) == []
     result = json.loads(workers.result_file(tmp_path, jobs[0]).read_text())
@@ -305,3 +307,80 @@ def test_shipped_plans_and_commands_in_pages_are_understood():
     for line in lines:
         args = command.parser_of().parse_args(shlex.split(line, comments=True))
         assert plan.load_plan(args.plan).runs
+
+
+@pytest.fixture
+def two_sets(planned, data, tmp_path):
+    """A plan of two data sets, and their folders."""
+    other = prepare_other(tmp_path / "other", names=[f"s0{1 + i % 2}_c{i}" for i in range(14)])
+    values = yaml.safe_load(planned.read_text()) | {
+        "data": ["first", "second"],
+        "subject": {"first": r"s(\d+)_", "second": r"s(\d+)_"},
+        "runs": {"second": {"data": ["second"]}, "together": {"changes": ["draw=even"]}},
+        "compare": [[f"together: second linear {OTHER}", f"second: second linear {OTHER}"]],
+        "candidates": {},
+    }
+    planned.write_text(yaml.safe_dump(values, sort_keys=False))
+    return planned, [str(data), str(other)]
+
+
+def test_a_plan_of_two_data_sets_asks_each_of_them(two_sets, tmp_path):
+    planned, folders = two_sets
+    about, stores = plan.load_plan(str(planned)), [open_store(folder) for folder in folders]
+    alone, together = plan.jobs_of(about, stores, tmp_path, 1, {"recipe": []})
+    assert (alone.recipe.data, together.recipe.data) == (folders[1], folders)
+    assert alone.key.rpartition("-")[2] != together.key.rpartition("-")[2]
+    figures = one.run_one(together)["figures"]
+    run = open_run(together.recipe.out)
+    for name, folder in zip(("first", "second"), folders, strict=True):
+        top1 = evaluate_linear(run, OTHER, folder)["top1"]
+        assert figures[f"{name} linear {OTHER}"] == top1
+    assert figures["first ensemble"] == evaluate_ensemble([run], data=folders[0])["top1"]
+    assert {f"first {ONE} to {OTHER}", "second linear smpl_24"} <= set(figures)
+    assert not {"second linear h36m_17", "first linear smpl_24"} & set(figures)
+
+
+def test_a_plan_of_two_data_sets_in_its_result(two_sets, tmp_path, started, capsys):
+    planned, folders = two_sets
+    given = ["accuracy", str(planned), "--out", str(tmp_path / "out"), "--seeds", "1"]
+    assert benchmarks.main([*given, "--data", *folders, "--final"]) == 2  # made-up figures
+    assert "has no figure 'second linear kinectv1_20'" in capsys.readouterr().err
+    assert [job.data for job in started] == [
+        {"second": folders[1]}, dict(zip(("first", "second"), folders, strict=True))
+    ]  # fmt: skip
+    assert benchmarks.main([*given, "--data", folders[0], "--final"]) == 2
+    assert "takes the data ['first', 'second'], here are 1" in capsys.readouterr().err
+    assert benchmarks.main([*given, "--data", *folders, "--select"]) == 2
+    assert "--select takes one" in capsys.readouterr().err
+    values = yaml.safe_load(planned.read_text())
+    planned.write_text(yaml.safe_dump(values | {"runs": {"a": {"data": ["third"]}}}))
+    with pytest.raises(InputError, match="run a has data .'third'.; it is of"):
+        plan.load_plan(str(planned))
+    planned.write_text(yaml.safe_dump(values | {"runs": {"a": {"supervised": True}}}))
+    with pytest.raises(InputError, match="supervised run a takes one data set"):
+        plan.load_plan(str(planned))
+
+
+def test_what_is_set_for_all_runs_replaces_what_a_run_says(planned, data, tmp_path, started):
+    given = ("--final", "--seeds", "1", "--set", f"layouts={OTHER}", "steps=3")
+    assert call(planned, data, tmp_path / "out", *given) == 0
+    assert {tuple(job.recipe.layouts) for job in started} == {(OTHER,)}
+    assert {job.recipe.steps for job in started} == {3}
+
+
+@pytest.mark.parametrize("path", sorted(plan.FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_run_of_a_shipped_plan_is_a_recipe_and_compared_by_name(path, tmp_path):
+    about = plan.load_plan(str(path))
+    stores = [open_store_of(name, tmp_path) for name in about.data]
+    jobs = plan.jobs_of(about, stores, tmp_path, 1, {"recipe": []} | about.candidates)
+    assert {job.run for job in jobs} == set(about.runs)
+    compared = {name.partition(": ")[0] for pair in about.compare for name in pair}
+    assert compared <= set(about.runs)
+    known = set(layouts.names())
+    for job in jobs:
+        assert {*(job.recipe.layouts or []), *(job.recipe.derive or [])} <= known
+
+
+def open_store_of(name: str, tmp_path):
+    """What jobs_of needs of a data set."""
+    return SimpleNamespace(path=tmp_path / name, meta={"checksums": {}})

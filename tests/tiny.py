@@ -16,6 +16,7 @@ from msclr.method_keys import readable
 LAYOUTS = ("h36m_17", "kinectv1_20")
 UNSEEN = "openpose_18"
 TRAIN, VAL, FRAMES = 22, 8, 8
+OTHER, OTHER_VAL = 10, 4  # of a second data set
 BATCH = 8  # of 44 views an epoch: 5 steps, the rest is left out
 STEPS_PER_EPOCH = 5
 
@@ -42,6 +43,17 @@ def tiny_clips(names=LAYOUTS) -> dict:
 
 def prepare_tiny(folder: Path, names=LAYOUTS) -> Path:
     prepare_arrays(folder, **tiny_clips(names), frames=FRAMES)
+    return folder
+
+
+def prepare_other(folder: Path, frames: int = FRAMES, **changes) -> Path:
+    """A smaller data set: clips of one body under a layout of the tiny one, and another."""
+    given = tiny_clips((LAYOUTS[1], "smpl_24"))
+    clips = range(5, 5 + OTHER + OTHER_VAL)
+    given["views"] = {k: [x[i][:1] for i in clips] for k, x in given["views"].items()}
+    given["labels"] = [given["labels"][i] for i in clips]
+    given["split"] = ["train"] * OTHER + ["val"] * OTHER_VAL
+    prepare_arrays(folder, **given | changes, frames=frames)
     return folder
 
 

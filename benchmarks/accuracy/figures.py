@@ -6,6 +6,7 @@ that those have by default.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import permutations
 
 from torch import Tensor
@@ -13,14 +14,23 @@ from torch import Tensor
 from msclr.data.store import open_store
 from msclr.evaluation import ensemble_logits, fit_linear, knn
 from msclr.evaluation.metrics import top_k_accuracy
-from msclr.evaluation.protocols import SplitFeatures, features_of
 from msclr.evaluation.run import Run
+from msclr.evaluation.splits import SplitFeatures, data_layouts, features_of
 
 ROUTES = ("derive", "attach")  # to a layout that an encoder was not trained on
 
 
-def figures_of(run: Run) -> dict[str, float]:
-    """Top-1 in percent.
+def figures_of_all(run: Run, data: Mapping[str, str]) -> dict[str, float]:
+    """Figures of each data set {name: folder}, with the name in front of each."""
+    return {
+        f"{name} {figure}".strip(): top1
+        for name, folder in data.items()
+        for figure, top1 in figures_of(run, folder).items()
+    }
+
+
+def figures_of(run: Run, data: str) -> dict[str, float]:
+    """Top-1 in percent on a prepared folder.
 
     "linear L", "1nn L": of a layout of the data, or that the run derived; of one that the encoder
     was not trained on "linear L derive" and "linear L attach" in its place, by route.
@@ -28,14 +38,15 @@ def figures_of(run: Run) -> dict[str, float]:
     "ensemble": of the data's layouts, unseen ones derived. "ensemble of trained": of those that the
     encoder was trained on, where there are several and others than the data's.
     """
-    stored = list(open_store(run.recipe.data, verify=False).layouts)
+    stored = list(open_store(data, verify=False).layouts)
+    trained = [layout for layout in data_layouts(run, data) if layout in run.layouts]
     figures: dict[str, float] = {}
     features: dict[str, SplitFeatures] = {}
     logits: dict[str, Tensor] = {}
-    for layout in dict.fromkeys([*stored, *run.layouts]):
+    for layout in dict.fromkeys([*stored, *trained]):
         seen = layout in run.layouts
         for route in ("auto",) if seen else ROUTES:
-            f = features_of(run, layout, route=route)
+            f = features_of(run, layout, data, route=route)
             name = layout if seen else f"{layout} {route}"
             fit, figures[f"linear {name}"] = _linear(f, f)
             figures[f"1nn {name}"] = knn(*_split(f, f), len(f.classes), [1])[1]
@@ -44,7 +55,7 @@ def figures_of(run: Run) -> dict[str, float]:
     labels = features[stored[0]].val_labels
     for source, target in permutations(stored, 2):
         figures[f"{source} to {target}"] = _linear(features[source], features[target])[1]
-    for name, members in (("ensemble", stored), ("ensemble of trained", run.layouts)):
+    for name, members in (("ensemble", stored), ("ensemble of trained", trained)):
         if len(members) > 1 and (name == "ensemble" or set(members) != set(stored)):
             total = ensemble_logits([logits[layout] for layout in members])
             figures[name] = top_k_accuracy(total, labels, 1)

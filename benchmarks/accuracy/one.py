@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks import origin
-from benchmarks.accuracy.figures import figures_of
+from benchmarks.accuracy.figures import figures_of_all
 from benchmarks.accuracy.plan import Job
 from benchmarks.accuracy.supervised import supervised
 from benchmarks.output import save
@@ -29,7 +29,8 @@ def run_one(job: Job) -> dict[str, Any]:
         folder = Path(job.recipe.out)
         begun = any((folder / name).exists() for name in (CHECKPOINT, LOG, RECIPE))
         run = open_run(pretrain(job.recipe, resume=begun))
-        figures, random = figures_of(run), figures_of(open_run(folder, random=True))
+        figures = figures_of_all(run, job.data)
+        random = figures_of_all(open_run(folder, random=True), job.data)
         step = run.step
     return {
         "key": job.key,

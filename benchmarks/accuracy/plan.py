@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from msclr.errors import InputError
 from msclr.paths import as_path
 
 FOLDER = Path(__file__).parent
-_RUN_KEYS = ("changes", "supervised")
+_RUN_KEYS = ("changes", "supervised", "data")
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,12 @@ class Plan:
 
     name: of the file.
     recipe: what all runs start from; `changes`, a list of "key=value", apply to all of them.
-    runs: name -> {"changes": further ones, "supervised": true for training with labels}.
+    runs: name -> {"changes": further ones, "supervised": true for training with labels, "data":
+        names of the plan's data sets that it is trained and asked on; all if not given}.
     frame: which one the data must be in.
-    subject: a pattern whose first group says, in the name of a clip, whose it is.
+    data: names of the data sets, where there are several, in the order of `--data`.
+    subject: a pattern whose first group says, in the name of a clip, whose it is; of several data
+        sets {name: pattern}.
     hold_out: those of the training people who are asked by `--select`.
     candidates: name -> changes that `--select` tries.
     select: the runs with which it tries them; all that have no labels if not given.
@@ -38,9 +42,10 @@ class Plan:
     name: str
     recipe: str
     runs: dict[str, dict[str, Any]]
-    subject: str
+    subject: str | dict[str, str]
     hold_out: list[str]
     frame: str = "body"
+    data: list[str] = field(default_factory=lambda: ["data"])
     changes: list[str] = field(default_factory=list)
     candidates: dict[str, list[str]] = field(default_factory=dict)
     select: list[str] = field(default_factory=list)
@@ -57,6 +62,7 @@ class Job:
     candidate: str
     recipe: Recipe
     supervised: bool
+    data: dict[str, str]  # name in the plan, "" of a plan with one -> folder
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,32 +90,46 @@ def load_plan(name: str) -> Plan:
     for run, about in plan.runs.items():
         if unknown := set(about or {}) - set(_RUN_KEYS):
             raise InputError(f"plan {path}: run {run} has {unknown}; keys are {_RUN_KEYS}")
+        names = _data_of(plan, run)
+        if unknown := set(names) - set(plan.data):
+            raise InputError(f"plan {path}: run {run} has data {unknown}; it is of {plan.data}")
+        if len(names) > 1 and (about or {}).get("supervised"):
+            raise InputError(f"plan {path}: supervised run {run} takes one data set, not {names}")
     return plan
 
 
+def _data_of(plan: Plan, run: str) -> list[str]:
+    return (plan.runs[run] or {}).get("data") or plan.data
+
+
 def jobs_of(
-    plan: Plan, store: Store, out: Path, seeds: int, candidates: dict[str, list[str]]
+    plan: Plan, stores: Sequence[Store], out: Path, seeds: int, candidates: dict[str, list[str]]
 ) -> list[Job]:
     """Seed by seed, so that the first seeds of all runs are known first."""
-    jobs = []
+    jobs, of = [], dict(zip(plan.data, stores, strict=True))
     for seed in range(seeds):
         for run, about in plan.runs.items():
             about = about or {}
             supervised = bool(about.get("supervised"))
+            mine = {name: of[name] for name in _data_of(plan, run)}
+            several = len(plan.data) > 1
+            folders = {name if several else "": str(x.path) for name, x in mine.items()}
+            data = json.dumps([*folders.values()], ensure_ascii=False)
             for name, changes in candidates.items():
                 own = [*plan.changes, *about.get("changes", []), *changes, f"seed={seed}"]
                 key = f"{_plain(run)}-{_plain(name)}-{seed}"
-                given = [f"data={store.path}", f"out={out / 'runs' / key}", "device=cpu"]
+                given = [f"data={data}", f"out={out / 'runs' / key}", "device=cpu"]
                 recipe = load_recipe(plan.recipe, [*own, *given])
-                key = f"{key}-{_digest(recipe, store, supervised)}"
+                key = f"{key}-{_digest(recipe, [*mine.values()], supervised)}"
                 recipe = load_recipe(plan.recipe, [*own, *given, f"out={out / 'runs' / key}"])
-                jobs.append(Job(key, run, name, recipe, supervised))
+                jobs.append(Job(key, run, name, recipe, supervised, folders))
     return jobs
 
 
-def _digest(recipe: Recipe, store: Store, supervised: bool) -> str:
+def _digest(recipe: Recipe, stores: Sequence[Store], supervised: bool) -> str:
     """Of all that a result follows from: other options or data make other files."""
-    about = asdict(recipe) | {"data": store.meta["checksums"], "out": "", "supervised": supervised}
+    data = [store.meta["checksums"] for store in stores]
+    about = asdict(recipe) | {"data": data, "out": "", "supervised": supervised}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
 

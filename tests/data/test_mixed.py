@@ -8,24 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from msclr.data import MixedDataset, SkeletonDataset, open_store, prepare_arrays
+from msclr.data import MixedDataset, SkeletonDataset, open_store
 from msclr.data.stored_views import StackedClips
 from msclr.errors import InputError
-from tests.tiny import FRAMES, LAYOUTS, TRAIN, prepare_tiny, tiny_clips
+from tests.tiny import FRAMES, LAYOUTS, OTHER, TRAIN, prepare_other, prepare_tiny
 
 H36M, KINECT = LAYOUTS
-OTHER = 10  # train clips of the second set, each of one body
-
-
-def prepare_other(folder, names=(KINECT, "smpl_24"), frames=FRAMES, **changes):
-    """A smaller set: clips of one body under a layout of the tiny one, and another."""
-    given = tiny_clips(names)
-    clips = range(5, 5 + OTHER + 4)
-    given["views"] = {k: [x[i][:1] for i in clips] for k, x in given["views"].items()}
-    given["labels"] = [given["labels"][i] for i in clips]
-    given["split"] = ["train"] * OTHER + ["val"] * 4
-    prepare_arrays(folder, **given | changes, frames=frames)
-    return folder
 
 
 @pytest.fixture(scope="module")

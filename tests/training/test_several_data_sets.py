@@ -21,11 +21,10 @@ from msclr.training.batches import ViewMaker
 from msclr.training.build import build_sampler
 from msclr.training.choice import LayoutChoice
 from msclr.training.sampler import Draw, EvenSampler
-from tests.data.test_mixed import H36M, KINECT, OTHER, prepare_other
-from tests.tiny import TRAIN, prepare_tiny, tiny_values
+from tests.tiny import LAYOUTS, OTHER, TRAIN, prepare_other, prepare_tiny, tiny_values
 from tests.training.runs import assert_same_run
 
-SMPL = "smpl_24"
+(H36M, KINECT), SMPL = LAYOUTS, "smpl_24"
 
 
 @pytest.fixture(scope="module")
