@@ -8,6 +8,7 @@ from msclr.evaluation.linear import LinearResult, fit_linear
 from msclr.evaluation.protocols import evaluate_ensemble, evaluate_knn, evaluate_linear
 from msclr.evaluation.retrieval import evaluate_retrieval, retrieve
 from msclr.evaluation.run import Run, open_run
+from msclr.evaluation.splits import features_of
 from msclr.evaluation.summary import summarise
 from msclr.evaluation.transfer import evaluate_transfer
 
@@ -26,6 +27,7 @@ __all__ = [
     "evaluate_semi",
     "evaluate_transfer",
     "extract_features",
+    "features_of",
     "fit_linear",
     "knn",
     "open_run",

@@ -73,7 +73,7 @@ def describe(
         "layout": f.layout,
         "stream": stream or run.recipe.stream,
         "encoder": run.kind,
-        "run": str(run.folder),
+        "run": str(run.path),
         "data": str(as_path(run.data_of(data))),
         "step": run.step,
         "versions": {"msclr": __version__, "torch": str(torch.__version__)},
@@ -99,17 +99,18 @@ def keep_result(
     """Complete a result and write it to the run's folder, each variant to a file of its own.
 
     ``evaluation/<protocol>-<layout>-<stream>-<encoder>.json`` is that of the run's own data by the
-    protocol's defaults. Other data add their name and eight digits of the hash of their checksums;
-    ``options`` are those that differ from the defaults; ``train_store`` is where the labels are
-    from, if not from ``store``. With "scores" in ``also`` there is an .npz
-    file next to it of what was found for each clip, with "confusion" the confusion matrix as .csv
-    and .png.
+    protocol's defaults. A checkpoint other than the last one adds its name, other data their name
+    and eight digits of the hash of their checksums, and ``options`` are those that differ from the
+    defaults; ``train_store`` is where the labels are from, if not from ``store``. With "scores" in
+    ``also`` an .npz file next to it has what was found for each clip, with "confusion" the
+    confusion matrix is kept as .csv and .png.
 
     The result gets ``command``, ``files`` and, where a class is predicted, ``confusion``: rows are
     true classes, columns those predicted. Where a file cannot be written, as on a read-only disk,
     it gets a note instead.
     """
     parts = [result[key] for key in ("protocol", "layout", "stream", "encoder")]
+    parts += [Path(run.checkpoint).stem] if run.path != run.folder else []
     parts += _data_suffix(run, store)
     if train_store is not None and train_store.meta["checksums"] != store.meta["checksums"]:
         source = _data_suffix(run, train_store)

@@ -51,6 +51,12 @@ class Run:
     body_slots: int | None = None  # M of the prepared clips
     encoders: dict[str, STGCN] = field(default_factory=dict)  # by stream; empty for one of a kind
     parts: list[dict[str, Any]] = field(default_factory=list)  # of several data sets: each one's
+    checkpoint: str = CHECKPOINT  # the file in the folder that was opened
+
+    @property
+    def path(self) -> Path:
+        """The folder, or the checkpoint in it where that is not the last one."""
+        return self.folder if self.checkpoint == CHECKPOINT else self.folder / self.checkpoint
 
     @property
     def kind(self) -> str:
@@ -158,6 +164,7 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
         body_slots=state.get("bodies"),
         encoders=encoders if per_stream else {},
         parts=state.get("parts") or [],
+        checkpoint=path.name,
     )
 
 

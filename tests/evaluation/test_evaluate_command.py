@@ -139,6 +139,17 @@ def test_of_several_data_sets_each_has_a_file_of_its_own(copies):
     assert name.startswith(f"{stem}-data-") and name.endswith("-epochs1.json")
 
 
+def test_an_earlier_checkpoint_has_results_of_its_own(copies, capsys):
+    run = Path(copies[0])
+    os.link(run / "checkpoint.pt", run / "checkpoint_epoch_1.pt")
+    asked = ["--layout", A]
+    last = results_of(capsys, "evaluate", "knn", run, *asked)
+    early = results_of(capsys, "evaluate", "knn", run / "checkpoint_epoch_1.pt", *asked)
+    assert (last["run"], early["run"]) == (str(run), str(run / "checkpoint_epoch_1.pt"))
+    assert Path(early["files"]["json"]).name == f"knn-{A}-joint-pretrained-checkpoint_epoch_1.json"
+    assert early["command"].split()[3] == early["run"] and early["top1"] == last["top1"]
+
+
 def test_the_command_of_a_result_prints_it_again(copies, other, capsys):
     asked = [
         ["linear", "--layout", UNSEEN, "--route", "attach", "--seeds", "3", "--epochs", "2"],
