@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from msclr.errors import InputError
+from msclr.kernels import STREAMS
 from msclr.layouts import Layout
 
-STREAMS = ("joint", "motion", "bone")
+__all__ = ["STREAMS", "to_stream"]
 
 
 def to_stream(x: Tensor, stream: str, layout: Layout, planar: bool = False) -> Tensor:

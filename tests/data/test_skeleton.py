@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import threading
@@ -342,3 +343,18 @@ def test_the_generator_follows_from_its_seed(tmp_path):
     )
     assert first == again != other
     assert [Path(p).stem for p in sorted((tmp_path / "a").iterdir())] == sorted(names)
+
+
+@pytest.mark.parametrize("parse", [parse_skeleton, plain.parse])
+def test_an_error_carries_its_line_and_reason(parse):
+    with pytest.raises(InputError, match="^a: b.txt:3: 'x'; wanted") as caught:
+        parse(b"2\n0\nx\n", "a: b.txt")
+    assert caught.value.line == 3
+    assert str(caught.value) == f"a: b.txt:3: {caught.value.reason}"
+    with pytest.raises(InputError, match="^nowhere: No such file") as caught:
+        read_skeleton("nowhere")
+    assert caught.value.line == 0 and caught.value.reason.startswith("No such file")
+    again = pickle.loads(pickle.dumps(caught.value))  # as between processes
+    assert (str(again), again.line, again.reason) == (
+        str(caught.value), caught.value.line, caught.value.reason,
+    )  # fmt: skip

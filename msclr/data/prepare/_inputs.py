@@ -157,9 +157,3 @@ def _check_clip(view: RawClips, clip: int, table: Table) -> None:
             f"{where} has {xyz.shape[-2]} joints, but the layout has {view.layout.num_joints}; "
             "choose the layout that the clips were made with"
         )
-
-
-def check_count(value: int, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{what} is {value!r}; give a whole number from 1 on")
-    return int(value)

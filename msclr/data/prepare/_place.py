@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from msclr.data._store_files import CENTRED, FRAMES, SIZES
-from msclr.data.prepare._choice import check_choice
+from msclr.data.prepare._want import want_one_of
 from msclr.data.prepare.steps import center_bodies, resample
 from msclr.data.skeleton.frame import Frame, Landmarks, body_frame, tells_frame
 from msclr.data.skeleton.shoulders import shoulder_line, turn
@@ -125,8 +125,8 @@ def choose_placement(
         if frame == "body" and blind:
             frame = "camera"
             why = f"the landmarks of {', '.join(blind)} do not tell the frame of a body"
-    check_choice(frame, "frame", FRAMES)
+    want_one_of(frame, "frame", FRAMES)
     if size is None:
         size = "torso" if frame == "body" else "none"
-    check_choice(size, "size", SIZES)
+    want_one_of(size, "size", SIZES)
     return Placement(frame, size), why

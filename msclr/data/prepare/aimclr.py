@@ -10,8 +10,8 @@ import numpy as np
 
 from msclr import layouts as layout_registry
 from msclr.data.prepare._aimclr_folder import AimclrFolder, match, open_folder
-from msclr.data.prepare._choice import check_choice
 from msclr.data.prepare._detect import layout_of, looks_like_score
+from msclr.data.prepare._want import want_one_of
 from msclr.data.prepare.arrays import prepare_arrays
 from msclr.data.prepare.report import PrepareReport
 from msclr.data.store import COORDINATES, require_free
@@ -69,7 +69,7 @@ def prepare_aimclr(
     out = as_path(out)
     require_free(out)
     if coordinates is not None:
-        check_choice(coordinates, "coordinates", tuple(COORDINATES))
+        want_one_of(coordinates, "coordinates", tuple(COORDINATES))
     folders, notes = _open_folders(views, coordinates)
     first = next(iter(folders.values()))
     clips = {layout: _Clips(folder, match(first, folder)) for layout, folder in folders.items()}

@@ -8,17 +8,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from msclr.data.derive import Derivation, derivations, derive_clips
-from msclr.data.prepare._choice import check_choice
 from msclr.data.prepare._detect import looks_like_score
 from msclr.data.prepare._inputs import (
     Table,
-    check_count,
     check_table,
     check_views,
 )
 from msclr.data.prepare._left_out import Unusable, by_reason, check_strict, check_unusable
 from msclr.data.prepare._place import choose_placement
 from msclr.data.prepare._raw import RawClips
+from msclr.data.prepare._want import want_count, want_one_of
 from msclr.data.prepare.clean import Cleaned, Rules
 from msclr.data.prepare.report import PrepareReport
 from msclr.data.store import COORDINATES, SPLITS, StoreWriter, require_free
@@ -115,12 +114,12 @@ def prepare_arrays(
     out = as_path(out)
     require_free(out)
     table = check_table(labels, split, names, classes)
-    chosen = check_choice(coordinates or "xyz", "coordinates", tuple(COORDINATES))
-    check_choice(zeros, "zeros", ("joint", "body"))
+    chosen = want_one_of(coordinates or "xyz", "coordinates", tuple(COORDINATES))
+    want_one_of(zeros, "zeros", ("joint", "body"))
     sources = check_views(views, table, chosen, zeros)
     placement, frame_why = choose_placement(frame, size, chosen, [view.layout for view in sources])
     derived = derivations(derive, {view.name: view.layout for view in sources})
-    frames = check_count(frames, "frames")
+    frames = want_count(frames, "frames")
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"scale is {scale!r}; give metres per unit, 0.001 for millimetres")
     present, unusable, unmatched = _find_bodies(sources, table)
@@ -130,7 +129,7 @@ def prepare_arrays(
         check_strict(left_out)
     check_unusable(unusable, table)
     fullest = max(len(rows) for rows in present.values())
-    bodies = fullest if bodies is None else check_count(bodies, "bodies")
+    bodies = fullest if bodies is None else want_count(bodies, "bodies")
 
     kept = table.keep(list(present))
     layouts = [view.layout for view in sources] + [each.target for each in derived.values()]

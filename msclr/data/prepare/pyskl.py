@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from msclr.data.prepare._choice import check_choice
 from msclr.data.prepare._detect import layout_of, looks_like_score
 from msclr.data.prepare._mapped_bytes import forget
 from msclr.data.prepare._pyskl_file import Annotation, PysklClips, check_images, read_clips
+from msclr.data.prepare._want import want_one_of
 from msclr.data.prepare.arrays import prepare_arrays
 from msclr.data.prepare.report import PrepareReport
 from msclr.data.store import COORDINATES, require_free
@@ -111,7 +111,7 @@ def prepare_pyskl(
 def _coordinates(clips: PysklClips, coordinates: str | None) -> tuple[str, list[str]]:
     """What the clips hold, and notes for the report."""
     if coordinates is not None:
-        check_choice(coordinates, "coordinates", tuple(COORDINATES))
+        want_one_of(coordinates, "coordinates", tuple(COORDINATES))
     if clips.annotations[0]["keypoint"].shape[3] == 2:
         if coordinates == "xyz":
             raise InputError(f"{clips.where} is in two dimensions; it takes no coordinates xyz")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msclr.errors import InputError
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Skeleton:
@@ -27,6 +29,11 @@ class Skeleton:
     tracking: np.ndarray
     depth: np.ndarray | None = None
     color: np.ndarray | None = None
+
+
+def unreadable(name: str, line: int, reason: str) -> InputError:
+    """Of a file that cannot be read, or breaks the format in a line; 0: in none."""
+    return InputError(f"{name}:{line}: {reason}" if line else f"{name}: {reason}", line, reason)
 
 
 def id_array(ids: Sequence[str]) -> np.ndarray:

@@ -8,9 +8,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from msclr.errors import InputError
-
-from .clip import Skeleton, id_array
+from .clip import Skeleton, id_array, unreadable
 
 JOINTS = 25
 BODY_FIELDS = 10  # the id, six states of hands and edges, lean x y, tracking state
@@ -60,7 +58,7 @@ def parse(data: bytes, name: str, pixels: bool = False) -> Skeleton:
     lines.end(frames)
     if len(rows) * frames > max(_FREE_CELLS, _CELLS_PER_BODY * len(listed)):
         came = f"{len(rows)} body ids over {frames} frames, {len(listed)} bodies in all"
-        raise InputError(f"{name}:1: {came}; wanted fewer ids, in more frames each")
+        raise unreadable(name, 1, f"{came}; wanted fewer ids, in more frames each")
     return _assemble(list(rows), frames, listed, pixels)
 
 
@@ -108,7 +106,7 @@ class _Lines:
         self.place = ""  # which frame, for the message
 
     def refuse(self, came: str, wanted: str) -> NoReturn:
-        raise InputError(f"{self._name}:{self._number}: {came}; wanted {wanted}{self.place}")
+        raise unreadable(self._name, self._number, f"{came}; wanted {wanted}{self.place}")
 
     def fields(self, count: int, wanted: str) -> list[bytes]:
         """Those of the next line, which must have ``count`` of them."""

@@ -15,7 +15,7 @@ from msclr.errors import InputError
 from msclr.paths import as_path
 
 from . import plain
-from .clip import Skeleton, id_array
+from .clip import Skeleton, id_array, unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +122,10 @@ def _read_in_python(place: Path, path: Named, pixels: bool) -> Outcome:
 def _clip(result: tuple | str | int, path: Named) -> Outcome:
     """A clip out of the compiled reader's arrays, its refusal or the system's error number."""
     if isinstance(result, str):
-        return InputError(f"{os.fsdecode(path)}:{result}")
+        line, reason = result.split(": ", 1)
+        return unreadable(os.fsdecode(path), int(line), reason)
     if isinstance(result, int):
-        return InputError(f"{os.fsdecode(path)}: {os.strerror(result)}; wanted a .skeleton file")
+        reason = f"{os.strerror(result)}; wanted a .skeleton file"
+        return unreadable(os.fsdecode(path), 0, reason)
     ids, *arrays = result
     return Skeleton(id_array(ids), *arrays)

@@ -11,9 +11,9 @@ import numpy as np
 
 from msclr import layouts as layout_registry
 from msclr.data.derive import derivations
-from msclr.data.prepare._inputs import check_count
 from msclr.data.prepare._left_out import MOST_LEFT_OUT
 from msclr.data.prepare._place import Placement, choose_placement
+from msclr.data.prepare._want import want_count
 from msclr.data.prepare.clean import Rules
 from msclr.data.prepare.ntu.bodies import BodyRules
 from msclr.data.prepare.ntu.convert import Settings
@@ -103,7 +103,7 @@ def prepare_ntu(
     check_protocol(dataset, protocol)
     placement = (frame, size)
     settings = _settings(frames, bodies, rules, poses or {}, absent_poses, derive, placement)
-    workers = _cores() if workers is None else check_count(workers, "workers")
+    workers = _cores() if workers is None else want_count(workers, "workers")
     report = NtuReport(
         out=str(out),
         frames=settings.clean.frames,
@@ -176,9 +176,9 @@ def _settings(frames, bodies, rules, poses, absent_poses, derive, placement) -> 
         raise InputError(f"a layout is asked for twice, in {', '.join(names)}; give each once")
     return Settings(
         kinect=kinect,
-        bodies=check_count(bodies, "bodies"),
+        bodies=want_count(bodies, "bodies"),
         people=rules,
-        clean=Rules(check_count(frames, "frames"), placed),
+        clean=Rules(want_count(frames, "frames"), placed),
         poses=sources,
         keep_absent=absent_poses == "keep",
         derived=derived,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from msclr.data.prepare.ntu.bodies import BodyCounts
 from msclr.data.prepare.ntu.convert import Converter, Dropped, Settings
-from msclr.data.prepare.ntu.sources import ClipFile, ClipReader, Unreadable
+from msclr.data.prepare.ntu.sources import ClipFile, ClipReader
 from msclr.data.prepare.report import Counts
 from msclr.data.store_arrays import StoreArrays
 from msclr.errors import InputError
@@ -120,10 +120,8 @@ class RangeConverter:
         for clip, split, row in clips.clips:
             try:
                 views = converter.convert(clip.name, self._reader.read(clip))
-            except Unreadable as error:
+            except InputError as error:  # of the file, or of poses
                 report.corrupt.append((clip.name, error.line, error.reason))
-            except InputError as error:  # of poses
-                report.corrupt.append((clip.name, 0, str(error)))
             except Dropped as reason:
                 report.dropped.setdefault(str(reason), []).append(clip.name)
             else:

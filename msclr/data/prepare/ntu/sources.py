@@ -18,7 +18,6 @@ from msclr.paths import as_path
 _ENDING = ".skeleton"
 NO_FILE = -1, -1  # the stamp of a folder, a pipe or a link that leads nowhere
 _NAME = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})\.skeleton", re.ASCII)
-_AT_LINE = re.compile(r":(\d+): ")
 # What zipfile raises for damaged, encrypted and unknown kinds of members.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
@@ -37,14 +36,6 @@ class ClipFile(NamedTuple):
     @property
     def place(self) -> str:
         return self.path if self.member is None else f"{self.path}/{self.member}"
-
-
-class Unreadable(Exception):
-    """A file that is no clip: its reason, and the line that breaks the format (0: none)."""
-
-    def __init__(self, line: int, reason: str) -> None:
-        super().__init__(line, reason)
-        self.line, self.reason = line, reason
 
 
 def find_clips(skeletons: str | os.PathLike | Iterable[str | os.PathLike]) -> list[ClipFile]:
@@ -132,21 +123,16 @@ class ClipReader:
             archive.close()
 
     def read(self, clip: ClipFile) -> Skeleton:
-        """Raises Unreadable for a file that cannot be read or breaks the format."""
+        """Raises InputError for a file that cannot be read or breaks the format."""
         if clip.stamp == NO_FILE:
-            raise Unreadable(0, "no file, or a link to none")
-        where = clip.path if clip.member is None else clip.member
+            raise InputError("no file, or a link to none")
+        if clip.member is None:
+            return read_skeleton(clip.path)
         try:
-            if clip.member is None:
-                return read_skeleton(clip.path)
-            return parse_skeleton(self._unpacked(clip), clip.member)
-        except InputError as error:
-            reason = str(error).removeprefix(where)
-            at = _AT_LINE.match(reason)
-            line, reason = (int(at[1]), reason[at.end() :]) if at else (0, reason.lstrip(": "))
-            raise Unreadable(line, reason) from None
+            data = self._unpacked(clip)
         except _ZIP_ERRORS as error:
-            raise Unreadable(0, f"cannot be unpacked ({error})") from None
+            raise InputError(f"cannot be unpacked ({error})") from None
+        return parse_skeleton(data, clip.member)
 
     def _unpacked(self, clip: ClipFile) -> bytes:
         if clip.path not in self._archives:
