@@ -132,6 +132,11 @@ class Recipe:
         "of the operators; auto: what is known to be right and fast on the device",
         choices=("auto", "reference", "cpu", "triton", "cuda"),
     )
+    cuda_graph: str = key(
+        "auto",
+        "steps as CUDA graphs: on a GPU, if a step can be captured; on, off",
+        choices=("auto", "on", "off"),
+    )
     seed: int = key(0, "of all random numbers")
     log_every: int = key(50, "steps between lines of the log", least=1)
     checkpoint_every: int | None = key(

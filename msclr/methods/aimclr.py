@@ -41,6 +41,10 @@ class AimCLR(SkeletonCLR):
         super().__init__(encoder, **settings)
         self.mining_epoch, self.mining_top_k = mining_epoch, mining_top_k
 
+    @property
+    def phase(self) -> bool:
+        return self.mining
+
     def start_step(self, epoch: int) -> None:
         self.mining = self.mining_epoch is not None and epoch >= self.mining_epoch
 

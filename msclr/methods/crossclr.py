@@ -75,6 +75,10 @@ class CrosSCLR(nn.Module):
         for embedder in (*self.query.values(), *self.key.values()):
             embedder.synchronise(process_group)
 
+    @property
+    def phase(self) -> bool:
+        return self.crossing
+
     def start_step(self, epoch: int) -> None:
         """Called before each step, with the epoch from 0 that it is in."""
         self.crossing = self.cross_epoch is not None and epoch >= self.cross_epoch

@@ -34,6 +34,7 @@ class MultiView(nn.Module):
 
     needs_extreme_view, needs_key_view = False, False
     all_layouts, per_stream = True, False
+    phase = None
 
     def __init__(
         self,

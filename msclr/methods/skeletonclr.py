@@ -43,6 +43,7 @@ class SkeletonCLR(nn.Module):
     needs_extreme_view, needs_key_view = False, True
     all_layouts = False  # whether a step takes every layout of each clip, whatever the pairs
     per_stream = False  # whether it trains an encoder for each stream
+    phase = None  # what changes a step's operators in the course of a run
 
     def __init__(
         self,
