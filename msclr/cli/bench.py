@@ -28,10 +28,13 @@ def _bench(arguments) -> int:
         print(benchmarks.listing("msclr bench NAME [options]"))
         return 0
     given = [arguments.name, *arguments.options]
+    if _installed().is_dir() and (arguments.name == "accuracy" or given == ["data"]):
+        raise InputError(f"{arguments.name} needs a checkout: its files are in no wheel")
     asks = {"-h", "--help", "--out"}.intersection(word.split("=")[0] for word in given)
-    if not asks and _installed().is_dir() and arguments.name not in ("data", "accuracy"):
+    if not asks and _installed().is_dir():
         # The default is a folder of the checkout.
-        given += ["--out", f"{arguments.name}-{datetime.now():%Y%m%d-%H%M%S}.json"]
+        words = "_".join(word for word in given[:2] if not word.startswith("-"))
+        given += ["--out", f"{words}-{datetime.now():%Y%m%d-%H%M%S}.json"]
     return benchmarks.main(given)
 
 

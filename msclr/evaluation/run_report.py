@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msclr.data.store import Store, open_store
+from msclr.data.store import open_store
 from msclr.errors import InputError
 from msclr.evaluation import report
 from msclr.evaluation.confusion import confusion_picture
@@ -52,13 +52,24 @@ def write_report(
     sections.append(("Curves", curve(run.folder / "log.csv", pictures)))
     sections.append(("Speed", _speed(run)))
     say("features and t-SNE of the validation clips")
-    try:
-        sections += embeddings(run, data_layouts(run), pictures)
-        sections.append(("One clip under each convention", _clip(run, pictures)))
-    except InputError as error:
-        sections.append(("Embeddings", f"The data cannot be shown: {error}."))
+    sets = run.recipe.data if isinstance(run.recipe.data, list) else [run.recipe.data]
+    for number, data in enumerate(sets):
+        of = f" of {data}" if len(sets) > 1 else ""
+        sections += [(f"{heading}{of}", x) for heading, x in _of_data(run, data, pictures, number)]
     sections.append(("Settings", _settings(run)))
     return report.write_page(run.folder, f"Run {run.folder.resolve().name}", sections)
+
+
+def _of_data(run: Run, data: str, pictures: Path, number: int) -> list[tuple[str, Content]]:
+    """What is to be seen of the clips of a data set; of the first, pictures have no number."""
+    folder = pictures / str(number) if number else pictures
+    try:
+        return [
+            *embeddings(run, data_layouts(run, data), folder, data=data),
+            ("One clip under each convention", draw_first_clip(data, folder / "clip.png")),
+        ]
+    except InputError as error:
+        return [("Embeddings", f"The data cannot be shown: {error}.")]
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
@@ -151,11 +162,12 @@ def curve(log: Path, pictures: Path) -> Picture:
 
 
 def embeddings(
-    run: Run, layouts: Sequence[str], pictures: Path, seed: int = 0
+    run: Run, layouts: Sequence[str], pictures: Path, seed: int = 0, data: str | None = None
 ) -> list[tuple[str, Picture]]:
-    """t-SNE maps of validation clips: under the first layout by class, under all by layout."""
+    """t-SNE maps of validation clips, of the run's data unless others are given: under the first
+    layout by class, under all that the encoder knows by layout."""
     known = [name for name in layouts if name in run.layouts] or list(layouts[:1])
-    features = {name: features_of(run, name) for name in known}
+    features = {name: features_of(run, name, data) for name in known}
     first = features[known[0]]
     (right,) = knn(*first.split, [1]).values()
     title = f"{known[0]}: the nearest training clip is of the same class for {right:.1f} %"
@@ -191,12 +203,9 @@ def same_layout(features: Tensor, layouts: Tensor) -> float:
     return 100.0 * (own[nearest] == own).double().mean().item()
 
 
-def _clip(run: Run, pictures: Path) -> Picture:
-    return draw_first_clip(open_store(run.recipe.data, verify=False), pictures / "clip.png")
-
-
-def draw_first_clip(store: Store, path: Path) -> Picture:
+def draw_first_clip(data: str | Path, path: Path) -> Picture:
     """The first validation clip of prepared data, else the first clip, under each layout."""
+    store = open_store(data, verify=False)
     part = store.split("val") if len(store.split("val")) else store.split("train")
     if not len(part):
         raise InputError(f"{store.path} holds no clip")
@@ -218,8 +227,8 @@ def _about(run: Run) -> str:
     recipe, seen = run.recipe, ", ".join(run.layouts)
     count = sum(p.numel() for p in run.encoder.parameters())
     return (
-        f"{recipe.method} pretrained for {run.step:,} steps on clips of {recipe.data} seen under "
-        f"{seen}; no labels were used. The encoder is an ST-GCN of {count:,} parameters and "
+        f"{recipe.method} pretrained for {run.step:,} steps on clips of {_text(recipe.data)} seen "
+        f"under {seen}; no labels were used. The encoder is an ST-GCN of {count:,} parameters and "
         f"{run.encoder.hidden_dim} features."
     )
 

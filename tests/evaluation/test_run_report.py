@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from msclr.cli import main
+from msclr.config import make_recipe
 from msclr.evaluation import evaluate_knn, evaluate_linear, open_run
 from msclr.evaluation.run_report import accuracies, read_results, same_layout, write_report
 from msclr.training import pretrain
-from tests.tiny import LAYOUTS, prepare_tiny, tiny_recipe
+from tests.tiny import LAYOUTS, prepare_tiny, tiny_recipe, tiny_values
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,16 @@ def test_a_run_whose_data_are_gone_has_a_page_without_them(folder, tmp_path):
         (folder.parent / "moved").rename(moved)
     assert "The data cannot be shown" in page.text and "Settings" in page.headings
     assert len(page.pictures) == 2
+
+
+def test_a_run_of_several_data_sets_shows_the_clips_of_each(tmp_path):
+    sets = [str(prepare_tiny(tmp_path / name, [name])) for name in LAYOUTS]
+    values = tiny_values(tmp_path, tmp_path / "run", steps=2) | {"data": sets}
+    page = Page(write_report(pretrain(make_recipe(values))))
+    assert "Nothing has been evaluated yet" in page.text
+    for data, folder in zip(sets, ("report", "report/1"), strict=True):
+        assert f"Embeddings by class of {data}" in page.headings
+        assert f"{folder}/clip.png" in [picture["src"] for picture in page.pictures]
 
 
 def test_the_command_says_where_the_page_is(folder, tmp_path, capsys):
