@@ -20,12 +20,15 @@ class Rules:
 
     frames: T of the clean clips. placement: the frame and the size they are put into.
     scale: metres per unit. planar: joints are x, y and a score, and are not placed.
+    einsum: the reach in the report is that of NumPy's einsum, whose last bit may differ, as the
+        reports of NTU's own files have always had it.
     """
 
     frames: int
     placement: Placement = Placement()
     scale: float = 1.0
     planar: bool = False
+    einsum: bool = False
 
 
 class Cleaned(NamedTuple):
@@ -74,5 +77,5 @@ def clean_clip(
     about = placed.xyz  # each body about its centre
     if not rules.placement.centred:
         about = center_bodies(placed.xyz, ever, layout.center_index)
-    counts.count_reach(about, placed.frame.scale)
+    counts.count_reach(about, placed.frame.scale, rules.einsum)
     return Cleaned(placed.xyz, ever, placed.frame)

@@ -178,7 +178,7 @@ def _settings(frames, bodies, rules, poses, absent_poses, derive, placement) -> 
         kinect=kinect,
         bodies=want_count(bodies, "bodies"),
         people=rules,
-        clean=Rules(want_count(frames, "frames"), placed),
+        clean=Rules(want_count(frames, "frames"), placed, einsum=True),
         poses=sources,
         keep_absent=absent_poses == "keep",
         derived=derived,
