@@ -16,10 +16,11 @@ from msclr.data import MixedDataset, SkeletonDataset, open_store
 from msclr.errors import InputError
 from msclr.evaluation import evaluate_knn, evaluate_transfer, open_run
 from msclr.evaluation.protocols import features_of
-from msclr.training import pretrain
+from msclr.training import Pretraining, pretrain
 from msclr.training.batches import ViewMaker
 from msclr.training.build import build_sampler
 from msclr.training.choice import LayoutChoice
+from msclr.training.distributed import Ranks
 from msclr.training.sampler import Draw, EvenSampler
 from tests.tiny import LAYOUTS, OTHER, TRAIN, prepare_other, prepare_tiny, tiny_values
 from tests.training.runs import assert_same_run
@@ -129,6 +130,21 @@ def test_views_of_a_clip_do_not_depend_on_the_other_sets(mixed, folders, pairs):
         for mine, theirs in ((0, 0), (1, 2), (2, 3)):
             assert rows[0][mine][0] == rows[1][theirs][0]
             assert torch.equal(rows[0][mine][1], rows[1][theirs][1])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"pairs": "batch"}, {"pairs": "sample"}, {"pairs": "all"}, {"method": "multiview"}]
+)
+def test_a_rank_whose_clips_are_of_one_set_takes_part_in_all_layouts(folders, tmp_path, changes):
+    run = Pretraining(recipe_of(folders, tmp_path, **changes), Ranks(), torch.device("cpu"))
+    draw = Draw(torch.arange(8), torch.zeros(8, dtype=torch.int64))
+    assert list(run.views(draw, 0).query) == [H36M, KINECT, SMPL]
+    run._draw = lambda step: draw
+    run.step(0)
+    (record,) = run.take_records()
+    assert np.isfinite(record.loss)
+    run.save(1)  # refuses weights that are not finite
+    run.close()
 
 
 # Runs
