@@ -14,7 +14,6 @@ from msclr.method_keys import READS
 from msclr.methods import METHODS
 from msclr.nn import STGCN
 from msclr.paths import as_path
-from msclr.recipe_keys import ANCHOR
 from msclr.training.batches import ViewMaker
 from msclr.training.precision import DTYPES
 from msclr.training.sampler import EvenSampler, Sampler
@@ -96,18 +95,16 @@ def build_views(recipe: Recipe, dataset: SkeletonDataset) -> ViewMaker:
                     f"{part.store.path} have {', '.join(part.layouts)} alone; give layouts or "
                     "derive another, or choose another method"
                 )
-    anchored = recipe.pairs.startswith(ANCHOR) and not method.all_layouts
-    pairs = "all" if method.all_layouts else "sample" if anchored else recipe.pairs
-    return ViewMaker(
+    views = ViewMaker(
         dataset,
         STREAMS if method.per_stream else recipe.stream,
-        pairs,
+        "all" if method.all_layouts else recipe.pairs,
         recipe.seed,
         extreme=method.needs_extreme_view,
         key=method.needs_key_view,
         subsets=recipe.joint_subsets,
         jitter=recipe.joint_jitter,
         derived_share=recipe.derived_share,
-        anchor=recipe.pairs.removeprefix(ANCHOR) if anchored else None,
-        strengths=recipe.augment,
     )
+    views.strengths = recipe.augment
+    return views

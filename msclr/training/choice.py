@@ -13,6 +13,7 @@ from msclr.data.stored_views import Part
 from msclr.errors import InputError
 from msclr.layouts import get
 from msclr.methods import anchored_pairs, draw_pairs
+from msclr.recipe_keys import ANCHOR
 
 
 class LayoutChoice:
@@ -20,23 +21,18 @@ class LayoutChoice:
 
     Args:
         dataset: whose layouts are numbered in their order.
-        pairs: "batch", "sample" or "all", see :func:`msclr.methods.draw_pairs`.
+        pairs: "batch", "sample" or "all", see :func:`msclr.methods.draw_pairs`; or "anchor=LAYOUT",
+            which is "sample" with query or key of each clip under that layout.
         derived_share: of the views that are under layouts which their part derived; None: each
             layout as often. Only for the pairs "sample".
-        anchor: a layout that query or key of each clip is under; the same.
 
     Raises:
         InputError: all pairs of clips with unlike numbers of layouts, or clips without the anchor.
     """
 
-    def __init__(
-        self,
-        dataset: SkeletonDataset,
-        pairs: str,
-        derived_share: float | None = None,
-        anchor: str | None = None,
-    ):
-        self.part_of, self.pairs = dataset.part_of, pairs
+    def __init__(self, dataset: SkeletonDataset, pairs: str, derived_share: float | None = None):
+        anchor = pairs.removeprefix(ANCHOR) if pairs.startswith(ANCHOR) else None
+        self.part_of, self.pairs = dataset.part_of, "sample" if anchor else pairs
         numbers = {name: i for i, name in enumerate(dataset.layouts)}
         of_part = [np.array([numbers[name] for name in part.layouts]) for part in dataset.parts]
         self.counts = np.array([len(layouts) for layouts in of_part])  # (parts,)
