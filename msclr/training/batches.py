@@ -13,6 +13,7 @@ from msclr.data.dataset import Held, SkeletonDataset
 from msclr.data.random import ClipRandom
 from msclr.host import to_device
 from msclr.methods import Batch, View
+from msclr.nn.tracks import capacity, tracks_of
 from msclr.training.choice import LayoutChoice
 from msclr.training.sampler import Draw
 from msclr.training.subsets import JointSubsets, slide_joints, take_places
@@ -67,6 +68,8 @@ class ViewMaker:
         self.choice = LayoutChoice(dataset, pairs, derived_share)
         self.pairs = self.choice.pairs
         self.strengths: Mapping[str, float] | None = None  # the papers'
+        # "present" or "all" bodies: sizes are rounded up, so that steps are alike (nn/tracks.py).
+        self.buckets: str | None = None
         # Where clips draw their layouts, all ranks take part in all layouts' statistics.
         self.empty = self.pairs == "sample" or len(dataset.parts) > 1
         self.subsets = {
@@ -116,9 +119,15 @@ class ViewMaker:
 
     def _wanted(self, plan: _Plan) -> dict[str, Tensor]:
         return {
-            name: torch.from_numpy(plan.clips[plan.wanted(i)])
+            name: torch.from_numpy(self._filled(plan, plan.clips[plan.wanted(i)]))
             for i, name in enumerate(self.layouts)
         }
+
+    def _filled(self, plan: _Plan, clips: np.ndarray) -> np.ndarray:
+        """Clips, and the batch's first again until they fill a bucket."""
+        if not self.buckets or not self.empty:  # else they are as many in every batch
+            return clips
+        return np.concatenate([clips, np.full(capacity(len(clips)) - len(clips), plan.clips[0])])
 
     def _views(
         self, plan: _Plan, layouts: np.ndarray, kind: int, held: dict[str, Held], stream: str
@@ -129,10 +138,11 @@ class ViewMaker:
             rows = np.flatnonzero(layouts == number)
             if len(rows) == 0 and not self.empty:
                 continue
-            place = plan.wanted(number).cumsum()[rows] - 1  # among the clips held
-            numbers = plan.clips[rows]
-            table = to_device(np.stack([place, numbers, plan.passes[rows]]), self.dataset.device)
-            place, clips, passes = table
+            numbers = self._filled(plan, plan.clips[rows])
+            table = np.zeros((3, len(numbers)), np.int64)  # what fills up is the first one held
+            table[0, : len(rows)] = plan.wanted(number).cumsum()[rows] - 1  # among the clips held
+            table[1], table[2, : len(rows)] = numbers, plan.passes[rows]
+            place, clips, passes = to_device(table, self.dataset.device)
             x = self.dataset.view(
                 name,
                 Held(held[name].clips, held[name].index.index_select(0, place)),
@@ -144,11 +154,23 @@ class ViewMaker:
                 stream=stream,
                 strengths=self.strengths,
             )
-            about = torch.from_numpy(numbers), torch.from_numpy(plan.passes[rows])
+            about = torch.from_numpy(table[1]), torch.from_numpy(table[2])
             x = self._altered(x, name, about, _KINDS * number + kind, stream)
-            bodies = torch.from_numpy(self.dataset.present[numbers][:, : x.shape[-1]])
-            views[name] = View(x, torch.from_numpy(rows), bodies)
+            present = self.dataset.present[numbers][:, : x.shape[-1]]
+            views[name] = self._view(x, rows, present, len(layouts))
         return views
+
+    def _view(self, x: Tensor, rows: np.ndarray, present: np.ndarray, size: int) -> View:
+        """Of clips x, which are ``rows`` of a batch of ``size``, and those that fill up."""
+        if not self.buckets:
+            return View(x, torch.from_numpy(rows), torch.from_numpy(present))
+        if self.buckets == "all":
+            present = np.ones_like(present)
+        present[len(rows) :] = False
+        places = np.full(len(x), size)
+        places[: len(rows)] = rows
+        device = self.dataset.device
+        return View(x, to_device(places, device), tracks_of(present, device), size)
 
     def _altered(
         self, x: Tensor, name: str, about: tuple[Tensor, Tensor], purpose: int, stream: str
