@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,11 @@ from msclr.training.backend import check_kernels, describe_kernels, running_on
 from msclr.training.build import build_method, build_sampler, build_views, open_clips
 from msclr.training.checkpoint import load_checkpoint, save_checkpoint
 from msclr.training.distributed import Ranks, own_device, ranks_of
+from msclr.training.graph import CudaGraphs, GraphedSteps, Recorder, why_no_graphs
 from msclr.training.header import header, notices
 from msclr.training.initial import load_initial
 from msclr.training.log import COINCIDE, KnnRecord, RunLog, StepRecord
+from msclr.training.optimizer import optimizer_of, set_rate, state_of
 from msclr.training.precision import DTYPES, choose_precision, emulation_warning
 from msclr.training.sampler import Draw
 from msclr.training.schedule import learning_rate
@@ -39,7 +42,7 @@ _OF_A_RUN = (RECIPE, LOG)  # what a run leaves before its first checkpoint
 _DEFAULTS = asdict(Recipe(data="", out=""))
 # On a resume.
 _FREE_TO_CHANGE = ("data", "out", "device", "backend", "log_every", "checkpoint_every")
-_FREE_TO_CHANGE += ("keep_every", "knn_every", "tsne_every", "steps", "epochs")
+_FREE_TO_CHANGE += ("cuda_graph", "keep_every", "knn_every", "tsne_every", "steps", "epochs")
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +117,13 @@ def pretrain(
 class Pretraining:
     """Data, method and optimiser of a recipe, on one process of a run."""
 
-    def __init__(self, recipe: Recipe, ranks: Ranks, device: torch.device):
+    def __init__(
+        self,
+        recipe: Recipe,
+        ranks: Ranks,
+        device: torch.device,
+        recorder: Recorder | None = None,  # what captures steps; None: CUDA, where it can be
+    ):
         ranks.check_batch(recipe.batch_size)
         self.ranks, self.device = ranks, device
         self.folder = as_path(recipe.out)
@@ -130,12 +139,18 @@ class Pretraining:
             self.method.synchronise(ranks.group)
         self.views = build_views(recipe, self.dataset)
         self.parameters = list(self.method.query.parameters())
-        self.optimizer = _optimizer(recipe, self.parameters)
+        if recorder is None and not why_no_graphs(
+            recipe, device, ranks.size, len(self.dataset.parts)
+        ):
+            recorder = CudaGraphs(device)
+        self.graphs = recorder and GraphedSteps(self._update, recorder, device)
+        self.views.buckets = recipe.bodies if self.graphs else None
+        self.optimizer = optimizer_of(recipe, self.parameters, captured=bool(self.graphs))
         self.asked_precision = recipe.precision
         self._set_precision(recipe, self._precision())
         for parameter in self.parameters:  # zero, never None: the layout that a batch leaves out
             parameter.grad = torch.zeros_like(parameter)  # is decayed like the others
-        self._pending: list[tuple[int, Tensor, Tensor, float]] = []
+        self._pending: list[tuple[int, Tensor, float]] = []
         self._since = time.perf_counter()
         self._collapsed = False
         watched = ranks.first and (recipe.knn_every or recipe.tsne_every)
@@ -170,14 +185,23 @@ class Pretraining:
         recipe = self.recipe
         epoch = step // self.steps_per_epoch
         rate = learning_rate(recipe, step, self.steps, self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, self.graphs.rate if self.graphs else rate)
         self.method.start_step(epoch)
         # dropout's numbers follow from the step, so there is no generator state to keep
         torch.manual_seed(_step_seed(recipe.seed, step, self.ranks.rank))
 
         batch = self.views(self._draw(step), step)
         self.views.prefetch(self._draw(step + 1), step + 1)
+        if self.graphs:
+            values = self.graphs(batch, rate, self.method.phase)
+            if self.graphs.failed:
+                self.graphs = self.views.buckets = None
+        else:
+            values = self._update(batch)
+        self._pending.append((step, values, rate))
+
+    def _update(self, batch: Any) -> Tensor:
+        """Of a batch; returns its loss and its contrast accuracy (2,)."""
         with self._autocast():
             out = self.method(batch)
         self.optimizer.zero_grad(set_to_none=False)
@@ -186,7 +210,7 @@ class Pretraining:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.enqueue(out.keys)
-        self._pending.append((step, out.loss.detach(), out.contrast_accuracy, rate))
+        return torch.stack([out.loss.detach(), out.contrast_accuracy])
 
     def _draw(self, step: int) -> Draw:
         """This process's share of a step's clips."""
@@ -196,8 +220,8 @@ class Pretraining:
         """Records of the steps since the last call; this is where the host waits for the device."""
         if not self._pending:
             return []
-        steps, losses, accuracies, rates = zip(*self._pending, strict=True)
-        values = self.ranks.mean(torch.stack([torch.stack(losses), torch.stack(accuracies)]))
+        steps, values, rates = zip(*self._pending, strict=True)
+        values = self.ranks.mean(torch.stack(values, dim=1))
         values = values.cpu().tolist()
         now = time.perf_counter()
         speed = self.recipe.batch_size * len(steps) / (now - self._since)
@@ -308,7 +332,7 @@ class Pretraining:
             **describe_kernels(),
             "step": step,
             "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": state_of(self.optimizer),
             "scaler": self.scaler.state_dict(),
         }
         save_checkpoint(self.folder / CHECKPOINT, state)
@@ -373,13 +397,3 @@ def pick_device(name: str) -> torch.device:
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
     return ((seed * 1_000_003 + step) * 1_009 + rank) % 2**63
-
-
-def _optimizer(recipe: Recipe, parameters) -> torch.optim.Optimizer:
-    kind, options = torch.optim.SGD, {"momentum": 0.9, "nesterov": recipe.nesterov}
-    if recipe.optimizer == "adamw":
-        kind, options = torch.optim.AdamW, {}
-    # Not in fp16: PyTorch 2.13's fused SGD leaves momenta uninitialised where the gradients of the
-    # first step overflow and the step is left out.
-    options["fused"] = recipe.precision != "fp16"
-    return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, **options)
