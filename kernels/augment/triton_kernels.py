@@ -19,6 +19,7 @@ BONE = tl.constexpr(2)
 TAPS = tl.constexpr(15)
 REACH = tl.constexpr(7)
 LEAST_BLUR = tl.constexpr(0.1)
+ONE_DEGREE = tl.constexpr(1 / 45)  # of 45
 FIRST_NOISE_BLOCK = tl.constexpr(16)
 PER_WORD = tl.constexpr(2.0**-24)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -120,10 +121,27 @@ def _shear(xy, xz, yx, yz, zx, zy, most, PLANAR: tl.constexpr):
 
 
 @triton.jit
-def _rotation(main, x, y, z, most, others, PLANAR: tl.constexpr):
+def _basic(seed, clip, epoch, purpose, pad, most, PLANAR: tl.constexpr):
+    """The crop's first frame, the shear, and the word that says whether to flip."""
+    a0, a1, a2, a3 = tl.philox(seed, 0, clip, epoch, purpose)
+    b0, b1, b2, b3 = tl.philox(seed, 1, clip, epoch, purpose)
+    return _below(a0, 2 * pad + 1) - pad, _shear(a1, a2, a3, b0, b1, b2, most, PLANAR), b3
+
+
+@triton.jit
+def _store(at, known, x, y, z, exist):
+    """Coordinates of joints; NaN where the row is not known."""
+    nan = float("nan")
+    tl.store(at, tl.where(known, x, nan).to(at.dtype.element_ty), mask=exist)
+    tl.store(at + 1, tl.where(known, y, nan).to(at.dtype.element_ty), mask=exist)
+    tl.store(at + 2, tl.where(known, z, nan).to(at.dtype.element_ty), mask=exist)
+
+
+@triton.jit
+def _rotation(main, x, y, z, most, PLANAR: tl.constexpr):
     """R_x R_y R_z, row by row, of the words of three angles: up to ``most``, of 45 degrees, about
     one axis."""
-    axis = _below(main, 3)
+    axis, others = _below(main, 3), tl.minimum(most, ONE_DEGREE)
     cx, sx = _angle(_uniform(x) * tl.where(axis == 0, most, others))
     cy, sy = _angle(_uniform(y) * tl.where(axis == 1, most, others))
     cz, sz = _angle(_uniform(z) * tl.where(axis == 2, most, others))
@@ -189,7 +207,7 @@ def _joints(
 @triton.jit
 def _weights(t, source, blurred, word, spread, shift):
     """Those of frames ``source`` in frames t + shift: a Gaussian of sd 0.1 .. 0.1 + spread."""
-    sd = LEAST_BLUR + spread * _uniform(word)
+    sd = LEAST_BLUR + tl.maximum(spread, 0.0) * _uniform(word)
     every = tl.arange(0, 16) - REACH
     total = tl.sum(tl.where(every <= REACH, tl.exp(-every * every / (2 * sd * sd)), 0.0), axis=0)
     offset = source[None, :] - t[:, None] - shift
@@ -216,10 +234,8 @@ def augment(
     pad,  # frames
     shear_most,
     rotation_most,  # of 45 degrees
-    rotation_others,
     noise_sd,
-    blur_spread,
-    blur_often,
+    blur_spread,  # of its standard deviations; negative: off
     flip_often,
     zero_often,
     VIEW: tl.constexpr,
@@ -244,16 +260,13 @@ def augment(
     start, flipped, sd = 0, False, 0.0
     shear, rotation = (1.0,), (1.0,)
     if VIEW >= NORMAL:
-        a0, a1, a2, a3 = tl.philox(seed, 0, clip, epoch, purpose)
-        b0, b1, b2, b3 = tl.philox(seed, 1, clip, epoch, purpose)
-        start = _below(a0, 2 * pad + 1) - pad
-        shear = _shear(a1, a2, a3, b0, b1, b2, shear_most, PLANAR)
+        start, shear, flip_word = _basic(seed, clip, epoch, purpose, pad, shear_most, PLANAR)
     if VIEW == EXTREME:
         c0, c1, c2, c3 = tl.philox(seed, 2, clip, epoch, purpose)
         d0, d1, d2, d3 = tl.philox(seed, 3, clip, epoch, purpose)
         e0, _, _, _ = tl.philox(seed, 4, clip, epoch, purpose)
-        flipped = _uniform(b3) < flip_often
-        rotation = _rotation(c0, c1, c2, c3, rotation_most, rotation_others, PLANAR)
+        flipped = _uniform(flip_word) < flip_often
+        rotation = _rotation(c0, c1, c2, c3, rotation_most, PLANAR)
         if _uniform(d0) < 0.5:
             sd = tl.where(_any(body, size, BLOCK_N) != 0, noise_sd, 0.0)
 
@@ -277,12 +290,11 @@ def augment(
         if not PLANAR:
             z -= parent_z
     if VIEW == EXTREME:
-        weights = _weights(
-            t, source, _uniform(d1) < blur_often, d2, blur_spread, 0
-        )  # (BLOCK_T, BLOCK_S)
+        blurred = (_uniform(d1) < 0.5) & (blur_spread >= 0)
+        weights = _weights(t, source, blurred, d2, blur_spread, 0)  # (BLOCK_T, BLOCK_S)
         moves = weights
         if STREAM == MOTION:
-            moves = _weights(t, source, _uniform(d1) < blur_often, d2, blur_spread, 1) - weights
+            moves = _weights(t, source, blurred, d2, blur_spread, 1) - weights
         axis = tl.where(_uniform(d3) < zero_often, _below(e0, 2 if PLANAR else 3), -1)
         x = tl.dot(moves, tl.where(axis == 0, 0.0, x), input_precision="ieee")
         y = tl.dot(moves, tl.where(axis == 1, 0.0, y), input_precision="ieee")
@@ -302,9 +314,6 @@ def augment(
         if not PLANAR:
             z = tl.where(moving, z, 0.0)
 
-    nan = float("nan")
     exist = (t < frames)[:, None] & (v < joints)[None, :]
     at = out + tl.program_id(0).to(tl.int64) * size + (t[:, None] * joints + v[None, :]) * 3
-    tl.store(at, tl.where(known, x, nan).to(out.dtype.element_ty), mask=exist)
-    tl.store(at + 1, tl.where(known, y, nan).to(out.dtype.element_ty), mask=exist)
-    tl.store(at + 2, tl.where(known, z, nan).to(out.dtype.element_ty), mask=exist)
+    _store(at, known, x, y, z, exist)

@@ -37,9 +37,8 @@ def forward(*given) -> Tensor:
             None if flip is None else flip.contiguous(),
             None if parents is None else parents.contiguous(),
             out, held, bodies, frames, joints, seed, purpose,
-            int(amounts.pad), amounts.shear, amounts.rotation / 45, min(amounts.rotation, 1) / 45,
-            amounts.noise, max(amounts.blur, LEAST_BLUR) - LEAST_BLUR, 0.5 * (amounts.blur > 0),
-            amounts.flip, amounts.axis,
+            int(amounts.pad), amounts.shear, amounts.rotation / 45, amounts.noise,
+            amounts.blur - LEAST_BLUR, amounts.flip, amounts.axis,
             VIEW=view, STREAM=stream, PLANAR=planar, **_BLOCKS,
         )  # fmt: skip
     return out
