@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from msclr.cli._command import command
+from msclr.cli._layouts import HELP, layout_names
 from msclr.cli._output import Progress, print_json, say
 from msclr.errors import InputError
 
@@ -68,7 +69,7 @@ def _add_ensemble(commands) -> None:
 
 
 def _add_evaluation_options(parser, lr: str, epochs: str, batch_size: str) -> None:
-    text = "one or more, as a,b or repeated; default: all of the data"
+    text = f"{HELP}; default: all of the data"
     parser.add_argument("--layout", action="append", help=text)
     parser.add_argument("--data", help="prepared folder; default: the recipe's")
     parser.add_argument("--route", choices=ROUTES, default="auto", help=ROUTE_HELP)
@@ -228,7 +229,7 @@ def _layouts(arguments) -> list[str] | None:
     """Those asked for, as a,b or repeated."""
     if arguments.layout is None:
         return None
-    names = (name.strip() for text in arguments.layout for name in text.split(","))
+    names = layout_names(arguments.layout)
     return list(dict.fromkeys(names))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msclr.cli._command import command
+from msclr.cli._layouts import HELP, layout_names
 from msclr.cli._output import say
 from msclr.errors import InputError
 
@@ -21,7 +22,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--layout",
         action="append",
-        help="of the clips, one or more; default: all that the encoder knows",
+        help=f"of the clips: {HELP}; default: all that the encoder knows",
     )
     parser.add_argument("--stream", help="which encoder of a run that trained one for each stream")
     text = "a linear evaluation of the run, whose classifier's logits become an output"
@@ -37,7 +38,7 @@ def _export(arguments) -> None:
     stream = arguments.stream
     encoder = load(arguments.encoder, stream=stream, route="derive", device="cpu")
     heads = _heads(arguments) if arguments.classifier else []
-    layouts = [name for given in arguments.layout or () for name in given.split(",")]
+    layouts = layout_names(arguments.layout or ())
     files = {"onnx": arguments.onnx, "pt2": arguments.pt2}
     for done in export(encoder, **files, layouts=layouts or None, heads=heads):
         about = done.description

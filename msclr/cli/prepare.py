@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from msclr.cli._command import command
+from msclr.cli._layouts import HELP, layout_names, layout_of
 from msclr.cli._output import ClipBar, say
 from msclr.errors import InputError
 from msclr.paths import as_path
@@ -58,19 +59,8 @@ def _add_frame(parser: argparse.ArgumentParser, default: str) -> None:
 def _frame_options(arguments) -> dict:
     """Those that were given; the others keep their defaults."""
     given = {"frame": arguments.frame, "size": arguments.size}
-    derive = [_layout(name) for name in arguments.derive.split(",") if name]
+    derive = [layout_of(name) for name in arguments.derive.split(",") if name]
     return {key: value for key, value in given.items() if value} | {"derive": derive}
-
-
-def _layout(text: str):
-    """A layout by its name, or one of the user's own from a file."""
-    from msclr import layouts
-
-    if not text.endswith(".toml"):
-        return layouts.get(text)
-    layout = layouts.load(as_path(text))
-    layouts.register(layout)
-    return layout
 
 
 def _by_layout(texts: list[str], option: str) -> dict:
@@ -80,7 +70,7 @@ def _by_layout(texts: list[str], option: str) -> dict:
         name, equals, folder = text.partition("=")
         if not (name and equals and folder):
             raise InputError(f"{option} takes LAYOUT=FOLDER, got {text!r}")
-        layout = _layout(name)
+        layout = layout_of(name)
         if layout in found:
             raise InputError(f"{option} gives layout {layout.name} twice")
         found[layout] = as_path(folder)
@@ -188,19 +178,17 @@ def _add_arrays(sources) -> None:
         "--layout",
         action="append",
         default=[],
-        type=as_path,
         metavar="FILE.toml",
-        help="a layout of your own",
+        help=f"layouts of your own: {HELP}",
     )
     parser.add_argument("--scale", type=float, default=1.0, help="metres per unit (%(default)s)")
 
 
 def _prepare_arrays(arguments) -> None:
-    from msclr import layouts
     from msclr.data.prepare import prepare_arrays, read_npz
 
-    for path in arguments.layout:
-        layouts.register(layouts.load(path))
+    for name in layout_names(arguments.layout):
+        layout_of(name)  # a name that is not known is refused
     report = prepare_arrays(
         arguments.out,
         **read_npz(arguments.clips),
@@ -276,7 +264,7 @@ def _prepare_pyskl(arguments) -> None:
         arguments.out,
         tuple(arguments.files),
         protocol=arguments.protocol,
-        layout=_layout(arguments.layout) if arguments.layout else None,
+        layout=layout_of(arguments.layout) if arguments.layout else None,
         frames=arguments.frames,
         bodies=arguments.bodies,
         scale=arguments.scale,
