@@ -65,10 +65,11 @@ def notices(run: Pretraining) -> list[str]:
     for key in _MINING.keys() & reads:
         epoch = getattr(recipe, key)
         if epoch is not None and epoch * run.steps_per_epoch >= run.steps:
-            end = run.steps / run.steps_per_epoch
+            end, half = run.steps / run.steps_per_epoch, run.steps // (2 * run.steps_per_epoch)
+            mend = f"the papers begin half-way, {key}={half}" if half else f"{key}=null says so"
             found.append(
                 f"{key}={epoch} lies beyond the run's end (epoch {end:.4g}), so {_MINING[key]} "
-                f"never mined; {key}={int(end // 2)} is half-way, as in the papers"
+                f"never mined; {mend}"
             )
     return found
 
