@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -192,6 +193,8 @@ def _write_pt2(partial: Path, program: torch.export.ExportedProgram, description
 def _write_onnx(
     partial: Path, program: torch.export.ExportedProgram, description: dict
 ) -> Run | None:
+    # It says which packages would have had operators that are not used here.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = torch.onnx.export(
@@ -234,7 +237,14 @@ def _made_clips(encoder: Encoder, route: Route) -> Tensor:
 
 
 def _embedded(encoder: Encoder, clips: Tensor, route: Route) -> Tensor:
-    return encoder.embed(clips, route.layout, route.kind if route.passage else None)
+    """By the encoder; what it would say of generated clips is nobody's concern."""
+    logger = logging.getLogger("msclr.encoder")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return encoder.embed(clips, route.layout, route.kind if route.passage else None)
+    finally:
+        logger.setLevel(before)
 
 
 def _difference(found: list[Tensor], wanted: list[Tensor]) -> float:
