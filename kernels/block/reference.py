@@ -44,43 +44,25 @@ def stgcn_block(
         for p in (graph_weight, time_weight, time_bias, residual_weight, residual_bias)
     )
     moments = []
-    there, there_after = None, None  # (R, 1) and (R', 1): all but the surplus
-    if counts is not None:
-        there = present_rows(counts, segments)[:, None]
-        there_after = present_rows(counts, strided(segments, stride))[:, None]
-        x = torch.where(there, x, 0)
+    there, there_after = (_there(counts, segments, s) for s in (1, stride))
+    x = x if there is None else torch.where(there, x, 0)
 
     def norm(h: Tensor, place: int, there: Tensor | None) -> Tensor:
-        weight, bias = norms[2 * place], norms[2 * place + 1]
-        mean, variance = running[2 * place], running[2 * place + 1]
-        if training and there is not None:
+        mean, variance = running[2 * place : 2 * place + 2]
+        unbiased = variance
+        if training:
             mean, variance, unbiased = _moments(h, there, mean, variance)
-            moments.extend([mean.detach(), unbiased.detach()])
-        elif training and len(h):
-            mean, variance = h.mean(0), h.var(0, unbiased=False)
-            unbiased = variance * len(h) / max(len(h) - 1, 1)
-            moments.extend([mean.detach(), unbiased.detach()])
-        else:
-            moments.extend([mean, variance])
+        moments.extend([mean.detach(), unbiased.detach()])
+        weight, bias = norms[2 * place : 2 * place + 2]
         return ((h - mean) / (variance + eps).sqrt() * weight + bias).to(dtype)
 
-    graphs = split_graphs(adjacency, segments, partitions)
-    supports = split_graphs(support, segments, partitions)
-    h = joined(
-        [
-            masked_graph_conv(part, graph_weight, graph_bias, a, support=s)
-            for part, a, s in zip(split(x, segments), graphs, supports, strict=True)
-        ]
-    )
+    h = _graph_conv(x, graph_weight, graph_bias, adjacency, support, segments, partitions)
     h = F.relu(norm(h, 0, there))
     parts = split(h, segments)
     h = joined([_temporal_conv(part, time_weight, time_bias, stride) for part in parts])
     h = norm(h, 1, there_after)
     if training and dropout > 0 and seed is not None:
-        factors = dropout_factors(*h.shape, dropout, int(seed), block).to(h)
-        if there_after is not None:  # drawn for the rows that are there, one after the other
-            factors = factors[(there_after[:, 0].cumsum(0) - 1).clamp(min=0)]
-        h = h * factors
+        h = h * _factors(h, there_after, dropout, int(seed), block)
     if residual_weight is not None:
         r = joined([part[:, :, ::stride] for part in split(x, segments)])
         h = h + norm(F.linear(r, residual_weight, residual_bias), 2, there_after)
@@ -91,8 +73,40 @@ def stgcn_block(
     return y, torch.stack(moments).to(norms.dtype)
 
 
-def _moments(h: Tensor, there: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+def _there(counts: Tensor | None, segments: list[int], stride: int) -> Tensor | None:
+    """bool (R, 1): all but the surplus, of every ``stride``-th frame; None where there is none."""
+    return None if counts is None else present_rows(counts, strided(segments, stride))[:, None]
+
+
+def _graph_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, support: Tensor,
+    segments: list[int], partitions: int,
+) -> Tensor:  # fmt: skip
+    graphs = split_graphs(adjacency, segments, partitions)
+    supports = split_graphs(support, segments, partitions)
+    return joined(
+        [
+            masked_graph_conv(part, weight, bias, a, support=s)
+            for part, a, s in zip(split(x, segments), graphs, supports, strict=True)
+        ]
+    )
+
+
+def _factors(h: Tensor, there: Tensor | None, dropout: float, seed: int, block: int) -> Tensor:
+    """Of dropout (R, C), drawn for the rows that are there, one after the other."""
+    factors = dropout_factors(*h.shape, dropout, seed, block).to(h)
+    return factors if there is None else factors[(there[:, 0].cumsum(0) - 1).clamp(min=0)]
+
+
+def _moments(
+    h: Tensor, there: Tensor | None, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and both variances (C,) of the rows that are there; those given where none is."""
+    if there is None:
+        if len(h) == 0:
+            return mean, variance, variance
+        own = h.var(0, unbiased=False)
+        return h.mean(0), own, own * len(h) / max(len(h) - 1, 1)
     count = there.sum()
     some = count > 0
     own_mean = torch.where(there, h, 0).sum(0) / count.clamp(min=1)
