@@ -11,6 +11,8 @@ import functools
 import hashlib
 import json
 import logging
+import os
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -64,6 +66,23 @@ def own_file() -> Path | None:
     """The user's table: ``$XDG_CACHE_HOME/msclr/block_sizes.json``, capability -> sizes."""
     folder = cache_folder()
     return None if folder is None else folder / "block_sizes.json"
+
+
+def save_own(found: Sizes) -> Path:
+    """Put sizes of this machine's GPU into the user's table; those of other GPUs stay."""
+    path = own_file()
+    if path is None:
+        raise OSError("there is no home folder to keep block sizes in; set XDG_CACHE_HOME")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        text = json.dumps({**_own(), _capability(): found}, indent=1)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sizes.cache_clear()
+    return path
 
 
 def _own() -> Mapping[str, Sizes]:

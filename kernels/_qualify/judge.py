@@ -49,9 +49,11 @@ class Judge:
         cases.append((f"{subject.usual}, strided", lambda: strided(usual())))
         for dtype in FAMILIES[family]:
             for name, make in cases:
-                self._try(f"{name!r} in {str(dtype).removeprefix('torch.')}", make(), dtype, name)
+                at = f"{name!r} in {str(dtype).removeprefix('torch.')}"
+                self.try_case(at, make(), dtype, name)
 
-    def _try(self, at: str, arguments: Any, dtype: torch.dtype, case: str) -> None:
+    def try_case(self, at: str, arguments: Any, dtype: torch.dtype, case: str = "") -> None:
+        """Raise NotRightError unless one call is right. ``case``: its name among the cases."""
         arguments = in_dtype(arguments, dtype, self.device)
         misfit = self.subject.run.supports.get(self.backend)
         if misfit is not None and misfit(arguments):

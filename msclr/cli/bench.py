@@ -16,7 +16,11 @@ def add(commands) -> None:
         "Run the benchmarks, ours against pure PyTorch. Without a name it lists them, and how long "
         "each takes; NAME --help lists the options of one."
     )
+    tuned = (
+        "find block sizes for this machine's GPU, and keep them where every later run takes them"
+    )
     parser = command(commands, "bench", _bench, text)
+    parser.add_argument("--tune", action="store_true", help=tuned)
     parser.add_argument("name", nargs="?", help="of a benchmark")
     text = "of the benchmark"
     parser.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTION", help=text)
@@ -24,6 +28,11 @@ def add(commands) -> None:
 
 def _bench(arguments) -> int:
     benchmarks = _benchmarks()
+    if arguments.tune:
+        from benchmarks.tune import tune
+
+        tune(print)
+        return 0
     if not arguments.name:
         print(benchmarks.listing("msclr bench NAME [options]"))
         return 0

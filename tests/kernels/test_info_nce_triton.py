@@ -224,8 +224,8 @@ def test_three_products_of_tf32_are_within_the_budget_of_float32(case, monkeypat
     judge = Judge(CONTRACTS["info_nce"].subject, "triton", torch.device("cpu"))
     make = CONTRACTS["info_nce"].cases.CASES[case]
     multiply_in(3, monkeypatch)
-    judge._try(case, make(), torch.float32, case)
+    judge.try_case(case, make(), torch.float32, case)
     assert judge.error > 0
     multiply_in(1, monkeypatch)
     with pytest.raises(NotRightError, match="off by"):
-        judge._try(case, make(), torch.float32, case)
+        judge.try_case(case, make(), torch.float32, case)
