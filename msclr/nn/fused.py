@@ -245,7 +245,7 @@ _seeds: ContextVar[Iterator[Tensor] | None] = ContextVar("msclr_seeds", default=
 
 def draw_seed() -> Tensor:
     """Of a pass's dropout, from PyTorch's generator of the CPU, or from :func:`seeds_from`."""
-    given = _seeds.get()
+    given = None if torch.compiler.is_compiling() else _seeds.get()  # no graph traces the latter
     return torch.randint(2**63 - 1, ()) if given is None else next(given)
 
 

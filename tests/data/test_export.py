@@ -198,6 +198,7 @@ def test_round_trip_of_any_centred_clips(tmp_path_factory, clips, frames, bodies
                 xyz[rng.random(xyz.shape[:3]) < zeros] = rng.choice([0.0, -0.0])
                 xyz[:, :, 0] = 0  # the centre
                 xyz[:, :, -1, rng.integers(3)] = 1  # of a body, something is seen in every frame
+                xyz[:, :, -1, 2] += 2 * (i < 2)  # no score, in either split
                 xyz[~here] = 0
                 present[layout.name] = xyz
             split = SPLITS[i] if i < 2 else rng.choice(SPLITS)

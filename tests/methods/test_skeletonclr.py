@@ -66,7 +66,7 @@ def test_embeddings_are_unit_vectors_in_row_order():
     torch.testing.assert_close(together.norm(dim=1), torch.ones(7).double())
     for row, name in enumerate(names):
         place = views[name].rows.tolist().index(row)
-        x, _, bodies = views[name]
+        x, bodies = views[name].x, views[name].bodies
         alone = View(x[place : place + 1], torch.tensor([0]), bodies[place : place + 1])
         torch.testing.assert_close(embedder({name: alone})[0], together[row], rtol=0, atol=1e-10)
 
