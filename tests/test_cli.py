@@ -350,3 +350,9 @@ def test_a_key_may_follow_an_option():
         cli._parse(["pretrain", "toy", "--resum", "lr"])
     with pytest.raises(SystemExit):
         cli._parse(["info", "lr=0.5"])
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(tmp_path):
+    command = f"{sys.executable} -m msclr recipe ntu60_xsub | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert len(done.stdout.splitlines()) == 1 and done.stderr == ""

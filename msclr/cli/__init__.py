@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -35,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     logging.basicConfig(level=logging.WARNING, format="msclr: %(message)s", stream=sys.stderr)
     try:
-        return arguments.run(arguments) or 0
+        status = arguments.run(arguments) or 0
+        sys.stdout.flush()
+        return status
     except InputError as error:
         say(f"msclr: error: {error}")
         return 2
@@ -47,11 +52,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"msclr: stopped: {stopped}")
         return 128 + stopped.signal
     except (OSError, MemoryError) as error:  # such as a full disk, or far too many frames
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 128 + signal.SIGPIPE
         say(f"msclr: error: {' '.join(str(error).split()) or 'not enough memory'}")
         return 1
     except KeyboardInterrupt:
         say("msclr: interrupted")
         return 130
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of the output has gone, as `| head` does; nothing more is written then."""
+    if not hasattr(select, "poll"):  # on Windows
+        return False
+    output, poll = sys.stdout.fileno(), select.poll()
+    poll.register(output, select.POLLOUT)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return gone
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
