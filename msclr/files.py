@@ -45,7 +45,7 @@ def _load(path: Path, map_location: str | torch.device) -> Any:
 class _Dtype:
     """What a pickle says of the type of a NumPy number.
 
-    It stands in for ``numpy.dtype``, which trusts the state in a pickle: a forged one makes NumPy
+    It replaces ``numpy.dtype``, which trusts the state in a pickle: a forged one makes NumPy
     read from any address.
     """
 

@@ -1,5 +1,5 @@
 // Masked graph convolution on NVIDIA GPUs of sm_80 and later: the tensors' side. What is computed
-// and how stands in graph_conv/: operator.h says which kernels run, each kernel's file what it
+// and graph_conv/ says how: operator.h says which kernels run, each kernel's file what it
 // does.
 //
 // Activations are float16 or bfloat16, parameters of any type; sums are in float, their order is

@@ -28,7 +28,7 @@ def add(commands) -> None:
     parser.add_argument("--window", type=int, help="frames of a window; default: whole clips")
     parser.add_argument("--stride", type=int, help="frames between windows; default: half of one")
     parser.add_argument("--route", choices=ROUTES, default="auto", help=ROUTE_HELP)
-    parser.add_argument("--plot", action="store_true", help="also a picture, beside the file")
+    parser.add_argument("--plot", action="store_true", help="also a picture, next to the file")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (%(default)s)")
 
 

@@ -51,7 +51,7 @@ def frame_of(meta: Mapping[str, Any]) -> str:
 
 
 def files_of(layouts: Iterable[str], constants: bool) -> list[str]:
-    """Every file of a data set beside dataset.json, as the checksums name them."""
+    """Every file of a data set besides dataset.json, as the checksums name them."""
     layouts = list(layouts)
     arrays = [*layouts, *(f"{name}.frame" for name in layouts if constants), "bodies", "labels"]
     return [

@@ -100,7 +100,7 @@ def _open(store: Store | PathLike, layout: str | None) -> tuple[Store, str]:
 
 @contextlib.contextmanager
 def _whole(out: PathLike) -> Iterator[Path]:
-    """A path beside `out` to write to; renamed to it at the end, removed if anything fails."""
+    """A path next to `out` to write to; renamed to it at the end, removed if anything fails."""
     out = Path(out).resolve()
     if out.exists():
         raise InputError(f"{out} exists; choose another name or remove it")

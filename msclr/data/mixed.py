@@ -69,7 +69,7 @@ class MixedDataset(SkeletonDataset):
         return super().hold({k: torch.from_numpy(self._rows(k, x)) for k, x in wanted.items()})
 
     def _rows(self, layout: str, clips: Tensor) -> np.ndarray:
-        """Where clips stand among those that have a layout; IndexError for one without it."""
+        """Where clips are among those that have a layout; IndexError for one without it."""
         rows = self._row[layout][clips.cpu().numpy()]
         if (rows < 0).any():
             raise IndexError(f"clip {clips[int((rows < 0).argmax())]} has no layout {layout}")

@@ -115,7 +115,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Store:
-    """A prepared data set, as `open_store` returns it. `meta` is dataset.json as it stands.
+    """A prepared data set, as `open_store` returns it. `meta` is dataset.json as it was read.
 
     coordinates: what the last axis of the clips holds. "xyz": x, y, z in metres, each body about
         its centre joint. "xy_score": x and y from the middle of the image in halves of its width

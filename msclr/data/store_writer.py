@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class StoreWriter:
-    """Writes a prepared data set clip by clip; nothing stands at `out` before `finish`.
+    """Writes a prepared data set clip by clip; there is nothing at `out` before `finish`.
 
         with StoreWriter(out, name="mine", layouts=[layout], classes=["sit", "stand"],
                          frames=50, bodies=2, source="arrays") as writer:

@@ -16,7 +16,7 @@ from msclr.nn import STGCN
 
 @torch.no_grad()
 def attach(encoder: STGCN, passage: Passage) -> None:
-    """Let the encoder take `passage.source`, in which it then stands under its own name.
+    """Let the encoder take `passage.source`, in which it then has its own name.
 
     Each link has the edge importance of the link between its joints' counterparts in
     `passage.target`, which the encoder knows, or else the mean of its partition there. The affine

@@ -84,7 +84,7 @@ def _table(heading: str, rows: Table) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Numbers stand right, floats with four digits; None is a dash."""
+    """Numbers are aligned right, floats with four digits; None is a dash."""
     if value is None:
         return '<td class="number">–</td>'
     if isinstance(value, float):

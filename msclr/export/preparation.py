@@ -172,7 +172,7 @@ class GraphPreparation(nn.Module):
         return rotation, origin, scale[:, None, None, None, None]
 
     def _middle(self, clips: _Clips) -> Tensor:
-        """Where the main body is, if its frame cannot be told: (N, 3)."""
+        """Where the main body is, if its frame cannot be found: (N, 3)."""
         main = clips.main.unsqueeze(2).unsqueeze(3)
         xyz = (clips.xyz * main.unsqueeze(-1)).sum(dim=1)  # (N, T, V, 3)
         seen = (clips.seen & main).any(dim=1)  # (N, T, V)

@@ -4,7 +4,7 @@
 >>> layouts.get("kinectv2_25")
 Layout('kinectv2_25', 25 joints, 24 bones, center 'spineshoulder')
 
-One `.toml` file beside this one describes each convention that is shipped; `load` reads a file of
+A `.toml` file next to this one describes each convention that is shipped; `load` reads a file of
 your own and `register` puts it under its name. `derivation` makes one convention's joints of
 another's, `passage` also where some of its places lack, and `closest` finds the one that loses
 least.

@@ -49,7 +49,7 @@ def derive_joints(xyz: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """The joints (..., V_source, C) as (..., V_target, C) float64, `matrix` from `derivation`.
 
     A joint with a NaN among its coordinates is missing, and so is, all NaN, what needs it; joints
-    of other sources are not touched by it. Turn zeros that stand for missing joints into NaN first.
+    of other sources are not touched by it. Turn zeros that mean missing joints into NaN first.
     """
     import numpy as np
 

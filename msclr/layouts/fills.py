@@ -1,4 +1,4 @@
-"""What stands in for a landmark that a layout does not tell: the nearest that it does."""
+"""What replaces a landmark that a layout lacks: the nearest that it has."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ FILLS = _both_sides(
 class Fill(NamedTuple):
     """How a landmark is made of those that are told.
 
-    weights: over told landmarks. steps: how many fills lead there. near: the landmarks of the
+    weights: over known landmarks. steps: how many fills lead there. near: the landmarks of the
     first of them, for the reader.
     """
 

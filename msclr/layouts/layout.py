@@ -155,7 +155,7 @@ class Layout:
         index = {joint: i for i, joint in enumerate(self.joints)}
         return tuple((index[child], index[parent]) for child, parent in self.bones)
 
-    # The tensors below are made anew at each call, so that writing into one spoils no other's.
+    # The tensors below are made at each call, so that writing into one spoils no other's.
 
     @property
     def parents(self) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Which layout another one is best made into, and what is lost on the way.
 
-Where `derivation` refuses a layout whose landmarks the source does not tell, here the nearest place
-stands in, and is counted.
+Where `derivation` refuses a layout because the source lacks one of its landmarks, the nearest place
+is taken here, and counted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Passage:
     """How the joints of `target` are made of those of `source`.
 
     matrix: (V_target, V_source) float64 whose rows sum to 1, for `derive_joints`.
-    filled: joint of the target -> what stands in for it, and in how many steps (see `fills_of`).
+    filled: joint of the target -> what replaces it, and in how many steps (see `fills_of`).
     unused: the joints of the source that nothing is made of.
     """
 

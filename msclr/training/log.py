@@ -40,8 +40,8 @@ class RunLog:
 
     ``log.csv`` has the steps, ``knn.csv`` and ``tsne/`` what was measured of the encoder.
 
-    TensorBoard's events are written anew from the rows that are kept: files of a run that was cut
-    off would leave holes, or stand in the wrong order.
+    TensorBoard's events are written again from the rows that are kept: files of a run that was cut
+    off would leave holes, or be in the wrong order.
     """
 
     def __init__(self, folder: Path, step: int = 0):

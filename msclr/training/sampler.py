@@ -15,7 +15,7 @@ ORDER = 1_000_001  # a purpose of random numbers, beyond those of views (batches
 
 
 class Draw(NamedTuple):
-    """Which clips a step takes, and in which pass over the data each stands."""
+    """Which clips a step takes, and in which pass over the data each is."""
 
     clips: Tensor  # (B,) int64, on the CPU
     passes: Tensor  # (B,) int64

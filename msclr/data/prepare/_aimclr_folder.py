@@ -20,7 +20,7 @@ _LABELS = ("label.pkl", "label.npy")
 
 @dataclass(frozen=True)
 class AimclrFolder:
-    """A folder's clips, train first: the two arrays and the text beside them.
+    """A folder's clips, train first: the two arrays and the text next to them.
 
     named: whether the clips have names of their own, or only a place in their split.
     """

@@ -19,7 +19,7 @@ MAX_UNNAMED_CLASSES = 100_000  # a larger label is an identifier of some other k
 
 @dataclass(frozen=True)
 class Table:
-    """What is known of each clip beside its coordinates, checked."""
+    """What is known of each clip besides its coordinates, checked."""
 
     labels: list[int]
     split: list[str]

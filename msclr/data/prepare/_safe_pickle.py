@@ -1,7 +1,7 @@
 """Pickles of other projects, read without running what they say.
 
 A pickle is a program: it names functions of any module and calls them. Here it may name what
-numbers and text are made of, and each name stands for a small object of ours that checks its
+numbers and text are made of, and each name means a small object of ours that checks its
 arguments; numpy's own functions are not called with what a file says, since a forged dtype or array
 state makes them read memory that is not theirs.
 """

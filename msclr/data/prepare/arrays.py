@@ -70,7 +70,7 @@ def prepare_arrays(
         "body": one rotation and one origin per clip, those of its main body (the one that moves
             most): x to its left, y up from the hips to the base of the neck, z forward, 0 at the
             middle of the hips; medians over the first 20 frames (`body_frame`). Motion through
-            space and turns stay, and so does how bodies stand to one another.
+            space and turns stay, and so do the places of bodies to one another.
         "camera": the axes of the clips; the layout's centre joint is subtracted per frame and body.
         "ntu": as "camera", then turned about y, so that the main body's shoulders lie along x in
             the first frame that shows both.
@@ -100,7 +100,7 @@ def prepare_arrays(
     4. Linear resampling over time to `frames`, both ends kept.
     5. The clip is put into its frame, by the view's own landmarks. Joints never seen in the clip
        come out as 0. Where a centre joint that is to be subtracted is one of them, the mean of the
-       seen joints stands in for it. A view whose centre joint is 0 in every frame of every clip is
+       seen joints replaces it. A view whose centre joint is 0 in every frame of every clip is
        taken as centred already. Where a frame cannot be told, the axes of the clip stay, its
        origin is the centre joint and its scale 1 m; the report names such clips.
 
@@ -187,7 +187,7 @@ class _Clips:
         self._present, self._rules = present, rules
 
     def write(self, writer: StoreWriter) -> dict[str, dict[str, list[str]]]:
-        """Returns the clips whose frame could not be told: layout -> what is not seen -> names."""
+        """Returns the clips whose frame could not be found: layout -> what is not seen -> names."""
         unframed: dict[str, dict[str, list[str]]] = {}
         table = self._table
         # Overflow ends in infinities, which are refused below, not in warnings.

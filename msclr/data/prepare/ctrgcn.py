@@ -55,7 +55,7 @@ def prepare_ctrgcn(
     measured, since these files are centred on one. Frames of zeros at the end are cut.
 
     The clips are memory-mapped where they lie in the file. Those of a compressed file are unpacked
-    first, to a file beside `out` that has no name and goes with the process.
+    first, to a file next to `out` that has no name and goes with the process.
 
     The frame is "camera" unless another is asked for.
 

@@ -103,7 +103,7 @@ class PrepareReport:
     left_out: clips that the source has and the data set has not: reason -> their names
     frame, size_by: what coordinates are relative to and divided by (`prepare_arrays`)
     frame_why: why that frame, where it is not the usual one; else ""
-    unframed: clips whose own frame or size could not be told and whose axes and unit stay: layout
+    unframed: clips whose own frame or size could not be found and whose axes and unit stay: layout
         -> what of the body is not seen -> their names
     derived_from: layout that was computed -> the one whose joints it was computed from
     unpaired: layouts without a left-right pair of joints, which a flip therefore leaves as they are
@@ -130,7 +130,7 @@ class PrepareReport:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts as JSON can hold them, without what dataset.json says beside them."""
+        """The counts as JSON can hold them, without what dataset.json says as well."""
         content = asdict(self)
         beside = ("out", "frames", "classes", "coordinates", "frame", "size_by", "derived_from")
         return {key: content[key] for key in content if key not in beside}

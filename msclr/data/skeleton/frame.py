@@ -116,7 +116,7 @@ def body_frame(
     the base of the neck, is a median. So turning, moving or scaling a clip as a whole turns, moves
     and scales its frame and nothing else.
 
-    Where a landmark is not seen, the nearest that is stands in: on the trunk and the head by the
+    Where a landmark is not seen, the nearest that is replaces it: on the trunk and the head by the
     usual proportions, for left the collar bones, the knees or the ears. Where even those lack, the
     axes of the clip stay and its scale is 1, the origin is the layout's centre joint (else the
     middle of the joints that are seen), and ``lacking`` says what was wanted.

@@ -158,6 +158,6 @@ def _whole(text: bytes) -> int:
 
 
 def _shown(text: bytes) -> str:
-    """Text of a file as it stands in a message: one line, printable and short."""
+    """Text of a file as a message shows it: one line, printable and short."""
     printable = "".join(chr(byte) if 32 < byte < 127 else "?" for byte in text[:40])
     return f"'{printable}{'...' if len(text) > 40 else ''}'"

@@ -15,7 +15,7 @@ from .actions import ACTIONS, perform
 from .body import SUBJECTS, Subjects, draw_subjects, pose_bones, rotation
 from .conventions import SENSORS
 
-# Tunable: the camera stands up to VIEW degrees to either side and looks up or down by up to TILT.
+# Tunable: the camera is up to VIEW degrees to either side and looks up or down by up to TILT.
 VIEW = 120.0
 TILT = 8.0
 FRAMES = (40, 110)  # shortest and longest clip

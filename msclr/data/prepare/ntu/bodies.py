@@ -17,7 +17,7 @@ from msclr.errors import InputError
 
 @dataclass(frozen=True)
 class BodyRules:
-    """How bodies are joined and ghosts told; the defaults are what is common for NTU RGB+D.
+    """How bodies are joined and ghosts found; the defaults are what is common for NTU RGB+D.
 
     join_frames, join_metres: two ids are one person if the second appears after the first has gone,
         at most `join_frames` frames without either between them (30 a second), and its first pose

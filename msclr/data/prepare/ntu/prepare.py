@@ -67,14 +67,14 @@ def prepare_ntu(
     poses: further conventions of the same clips, layout -> a folder of pose files in millimetres,
         a `PoseFolder`, or any object with `layout` and `read(clip name)` -> (P, T', V, 3) metres,
         NaN where a person or a joint is absent, or None. A clip's people are found among them by
-        where they stand (`match_people`).
+        where they are (`match_people`).
     absent_poses: what becomes of clips, and of bodies, that the poses of some layout lack: "drop"
         them from all layouts, or "keep" them, 0 under that layout.
     derive: layouts to be computed from the Kinect's joints (`msclr.layouts.derive`).
     frame, size: see `prepare_arrays`; the main body is the one that moves most. The frame of
         published figures, and the default, is "ntu": steps 3 and 4 below.
     frames: T of the prepared clips. bodies: M, how many are kept at most.
-    rules: how ids of one person are joined and ghosts are told (`BodyRules`).
+    rules: how ids of one person are joined and ghosts are found (`BodyRules`).
     name: of the data set, the folder's if not given.
     workers: processes, as many as there are cores for this one if not given.
     on_clip: called with the clips done and all clips, after each few dozen.
@@ -92,7 +92,7 @@ def prepare_ntu(
     The usual scripts for NTU instead drop every frame without a body and put zeros where one body
     is out of sight; here time keeps its pace and no joint jumps.
 
-    A run that is cut off leaves `.<out>.prepare` beside `out`; the same call goes on from there.
+    A run that is cut off leaves `.<out>.prepare` next to `out`; the same call goes on from there.
     Memory does not grow with the number of clips beyond their names.
 
     Returns the counts of what was found. Raises InputError for whatever does not fit together, and

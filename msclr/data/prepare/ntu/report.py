@@ -12,7 +12,7 @@ from msclr.data.prepare.report import PrepareReport, some
 
 @dataclass
 class NtuReport(PrepareReport):
-    """`PrepareReport`, and what is known of NTU's clips and bodies beside it.
+    """`PrepareReport`, and what is known of NTU's clips and bodies besides.
 
     found: files of clips in the folders and zips given
     listed: of them, those on the data set's skip list; other: those of other actions or setups
@@ -20,7 +20,7 @@ class NtuReport(PrepareReport):
     empty: clips in which no joint of any body is seen
     no_poses: layout -> clips that were dropped as it has no poses of them
     absent_views: layout -> bodies that are kept, 0 under that layout, which has no poses of them
-    unturned: layout -> clips whose main body never shows both shoulders, left as they stand
+    unturned: layout -> clips whose main body never shows both shoulders, left as they are
     unframed_clips: layout -> what the main bodies of clips that keep their axes do not show -> how
         many such clips
     derived: the layouts computed from the Kinect's joints

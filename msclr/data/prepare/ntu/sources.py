@@ -1,4 +1,4 @@
-"""Where the `.skeleton` files are: in folders or in zip archives, which are read as they stand."""
+"""Where the `.skeleton` files are: in folders or in zip archives, which are read in place."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def read_pose_file(path: Path) -> PoseFile:
         .pt    a tensor as in .npy; a list of T tensors (m_t, V, 3); or a dict that holds either
                under `poses3d`, or the ragged form of .npz
 
-    `joint_names`, V texts in an .npz or in the dict of a .pt, are kept; other entries beside
+    `joint_names`, V texts in an .npz or in the dict of a .pt, are kept; other entries besides
     `poses3d`, such as boxes, are left alone. Files are never unpickled: .pt by
     torch.load(weights_only=True), the others with allow_pickle=False.
 

@@ -132,7 +132,7 @@ def _find(folder: Path) -> dict[str, Path]:
 
 
 def _order(named: tuple[str, ...], layout: Layout) -> list[int]:
-    """Where each joint of the layout stands in the file."""
+    """Where each joint of the layout is in the file."""
     missing = [joint for joint in layout.joints if joint not in named]
     unknown = [joint for joint in named if joint not in layout.joints]
     if missing or unknown:

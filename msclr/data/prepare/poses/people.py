@@ -70,7 +70,7 @@ def _follow(poses, frame, seen, limit) -> np.ndarray:
 def match_people(
     reference: np.ndarray, candidates: np.ndarray, limit: float = MATCH_LIMIT
 ) -> np.ndarray:
-    """Which candidate is which reference body, by where they stand and walk on the floor.
+    """Which candidate is which reference body, by where they are on the floor.
 
     reference: (M, T, 3) metres, body centres in the camera's space: x right in the image, y up, z
         forward, as the Kinect gives them. NaN or all zero where a body is absent.
