@@ -9,14 +9,15 @@ another order, so nothing is tuned unasked, and checkpoints name the table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from unittest import mock
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 
+from benchmarks.gpu.lab import Lab
 from benchmarks.gpu.operators import call_of
-from benchmarks.gpu.sweep import DTYPES, SUBJECTS, Sizes, changes
+from benchmarks.gpu.sweep import DTYPES, SUBJECTS, Sizes, changes, using
 from msclr import kernels
 from msclr.errors import InputError
 from msclr.kernels import _block_sizes
@@ -27,18 +28,17 @@ Place = tuple[str, str]  # a kernel, and a rule's choice of its blocks
 Table = dict[str, dict[str, dict[str, int]]]  # kernel -> choice -> what replaces parts of it
 
 GAIN = 0.95  # of the time that the rules' blocks take
-_ROUNDS = 21
 
 
 def tune(say: Callable[[str], None]) -> Table:
     """Measure, and write the user's table; returns what was kept. InputError without a GPU."""
     if problem := kernels.backends()["triton"]:
         raise InputError(f"there is nothing to tune: Triton's kernels cannot run here, {problem}")
-    device, kept = torch.device("cuda"), {}
-    with rules_alone():
+    lab, kept = Lab("tune", Path(os.devnull), dry=False), {}
+    with using({}):
         for subject in SUBJECTS:
             for dtype in DTYPES:
-                for kernel, found in _of(subject, dtype, device, say).items():
+                for kernel, found in _of(subject, dtype, lab, say).items():
                     kept.setdefault(kernel, {}).update(found)
     path = _block_sizes.save_own(kept)
     say(f"{sum(map(len, kept.values()))} choices of blocks replaced; written to {path}")
@@ -71,34 +71,23 @@ def best_changes(
     return table if table and seconds(table) <= limit and right(table) else {}
 
 
-@contextmanager
-def blocks(table: Table) -> Iterator[None]:
-    """Within, a table goes before the rules, and there is no other."""
-    with mock.patch.object(_block_sizes, "sizes", lambda: table):
-        yield
-
-
-def rules_alone():
-    return blocks({})
-
-
-def _of(subject: Subject, dtype: torch.dtype, device: torch.device, say) -> Table:
+def _of(subject: Subject, dtype: torch.dtype, lab: Lab, say) -> Table:
     made = subject.cases.TIMED()
-    arguments = in_dtype(made, dtype, device)
+    arguments = in_dtype(made, dtype, lab.device)
     call = call_of(subject, "triton", arguments, True)
     noted = Sizes()
-    with mock.patch.object(_block_sizes, "sizes", lambda: noted):
+    with using(noted):
         call()
 
     def seconds(table: Table) -> float:
-        with blocks(table):
+        with using(table):
             call()  # compiles
-            return _median(call)
+            return lab.seconds(call)[1]
 
     def right(table: Table) -> bool:
-        with blocks(table):
+        with using(table):
             try:
-                Judge(subject, "triton", device).try_case("a usual call", made, dtype)
+                Judge(subject, "triton", lab.device).try_case("a usual call", made, dtype)
             except NotRightError:
                 return False
         return True
@@ -106,15 +95,3 @@ def _of(subject: Subject, dtype: torch.dtype, device: torch.device, say) -> Tabl
     table = best_changes(list(noted.chosen), seconds, right)
     say(f"{subject.name} {str(dtype).removeprefix('torch.')}: {table or 'the rules are best'}")
     return table
-
-
-def _median(call: Callable[[], object]) -> float:
-    found = []
-    for _ in range(_ROUNDS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        found.append(start.elapsed_time(end))
-    return sorted(found)[_ROUNDS // 2]

@@ -11,14 +11,12 @@ import functools
 import hashlib
 import json
 import logging
-import os
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
-from msclr.kernels._cache import cache_folder
+from msclr.kernels._cache import cache_folder, keep
 
 Sizes = Mapping[str, Mapping[str, Mapping[str, int]]]  # kernel -> the rule's choice -> the better
 
@@ -73,14 +71,7 @@ def save_own(found: Sizes) -> Path:
     path = own_file()
     if path is None:
         raise OSError("there is no home folder to keep block sizes in; set XDG_CACHE_HOME")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
-    try:
-        text = json.dumps({**_own(), _capability(): found}, indent=1)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    keep(path, json.dumps({**_own(), _capability(): found}, indent=1))
     sizes.cache_clear()
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 
@@ -15,3 +16,14 @@ def cache_folder() -> Path | None:
         return Path.home() / ".cache" / "msclr"
     except RuntimeError:
         return None
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a file to a temporary name, then rename it, so that no reader sees a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,11 +1,13 @@
-"""Files of tensors, read without running code from them."""
+"""Files that are written whole, and files of tensors, read without running code from them."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import pickletools
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,27 @@ import numpy as np
 import torch
 
 from msclr.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path next to ``path`` to write to, which takes its name at the end, or is removed.
+
+    Raises:
+        InputError: what the system refuses.
+    """
+    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; choose another file"
+        ) from None
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path, mend: str, map_location: str | torch.device = "cpu") -> Any:

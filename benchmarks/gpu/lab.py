@@ -71,17 +71,17 @@ class Lab:
         """Median microseconds: of the host until it has asked for all, and of the device, eager and
         as a graph, its second-level cache flushed before each."""
         run()
-        host, eager = self._seconds(run)
+        host, eager = self.seconds(run)
         figures = {"host_us": 1e6 * host, "eager_us": 1e6 * eager}
         try:
-            _, replay = self._seconds(self.captured(run))
+            _, replay = self.seconds(self.captured(run))
             figures["captured_us"] = 1e6 * replay
         except RuntimeError as error:  # such as a step that waits for the device
             figures["not_captured"] = str(error).splitlines()[0][:500]
             self.wait()
         return figures
 
-    def _seconds(self, run: Callable[[], Any]) -> tuple[float, float]:
+    def seconds(self, run: Callable[[], Any]) -> tuple[float, float]:
         """Median seconds of the host and of the device."""
         found = [self._one(run) for _ in range(self.rounds)]
         host, device = zip(*found, strict=True)

@@ -6,7 +6,7 @@ operator that they are part of. Nothing is kept: a table is made of the rows by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from unittest import mock
 
 import torch
@@ -42,6 +42,11 @@ class _OfKernel:
         return self.sizes.by if place == self.sizes.replaced else default
 
 
+def using(sizes: Sizes | Mapping):
+    """Within, a table goes before the rules, and there is no other."""
+    return mock.patch.object(_block_sizes, "sizes", lambda: sizes)
+
+
 def measure(lab: Lab) -> None:
     if "triton" not in lab.backends():
         lab.write(not_run="there is no Triton here")
@@ -56,12 +61,12 @@ def _sweep(lab: Lab, subject: Subject, dtype: torch.dtype) -> None:
     call = call_of(subject, "triton", in_dtype(make(), dtype, lab.device), True)
     of = {"op": subject.name, "dtype": str(dtype)}
     plain = Sizes()
-    with mock.patch.object(_block_sizes, "sizes", lambda: plain):
+    with using(plain):
         lab.row(lambda: lab.times(call), **of, kernel="all", blocks="the rules'")
     for place in list(plain.chosen)[: 1 if lab.dry else None]:
         for other in list(changes(place[1]))[: 1 if lab.dry else None]:
             changed = Sizes(place, other)
-            with mock.patch.object(_block_sizes, "sizes", lambda changed=changed: changed):
+            with using(changed):
                 lab.row(
                     lambda: lab.times(call), **of, kernel=place[0], blocks=place[1], changed=other
                 )

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import uuid
 from dataclasses import asdict, dataclass
 
-from msclr.kernels._cache import cache_folder
+from msclr.kernels._cache import cache_folder, keep
 from msclr.kernels._qualify.machine import Machine
 
 FORMAT = 1
@@ -87,14 +85,7 @@ def save(key: Key, verdict: Verdict) -> Verdict:
     try:
         if where is None:
             raise OSError("there is no home folder")
-        place = where / "verdicts"
-        place.mkdir(parents=True, exist_ok=True)
-        temporary = place / f".{uuid.uuid4().hex}.partial"
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, place / key.file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        keep(where / "verdicts" / key.file, text)
     except OSError as error:
         logger.debug("verdict of %s not kept: %s", key.operator, error)
     return load(key) or verdict

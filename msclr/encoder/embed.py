@@ -15,6 +15,7 @@ from msclr.encoder.preparation import check_clips
 from msclr.encoder.sources import embed_store, open_source, read_recordings
 from msclr.encoder.windows import windows_of
 from msclr.errors import InputError
+from msclr.files import replacing
 from msclr.paths import as_path
 
 
@@ -87,17 +88,8 @@ def _embed_recordings(
 
 
 def _write(out: Path, table: dict[str, np.ndarray]) -> None:
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.savez(file, **table)
-        os.replace(partial, out)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {out}: {error.strerror or error}; choose another file"
-        ) from None
+    with replacing(out) as partial, partial.open("wb") as file:
+        np.savez(file, **table)
 
 
 def _draw(features: Tensor, about: dict[str, np.ndarray], title: str, picture: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from msclr.data.streams import to_stream
 from msclr.nn import STGCN
@@ -40,3 +41,12 @@ def encode(
         made = to_stream(clips, stream, about, planar).permute(0, 4, 2, 3, 1)  # (B, 3, T, V, M)
         out.append(encoder(made, layout, present)[:count].float())
     return torch.cat(out)
+
+
+def mean_cosine(features: Tensor) -> float:
+    """The mean cosine of features (N, D) over all pairs, each with itself included.
+
+    It is the squared length of the mean of the normalised features; near 1 they coincide.
+    """
+    mean = normalize(features.double(), dim=1).mean(dim=0)  # (D,)
+    return mean.square().sum().item()

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from msclr.data.dataset import SkeletonDataset
 from msclr.data.streams import to_stream
 from msclr.encoder.attach import attach, fit_input_norm
-from msclr.encoder.features import encode
+from msclr.encoder.features import encode, mean_cosine
 from msclr.encoder.routes import Route, derived, features_by
 from msclr.nn import STGCN, BatchNorm
 
@@ -90,11 +89,9 @@ def _fit_all(
 def collapse_note(features: Tensor) -> str | None:
     """A sentence if features (N, D) nearly coincide, as those of a collapsed encoder do, or None.
 
-    The measure is the mean cosine over all pairs of clips, each with itself included, which is the
-    squared length of the mean of the normalised features.
+    The measure is the mean cosine over all pairs of clips.
     """
-    mean = normalize(features.double(), dim=1).mean(dim=0)  # (D,)
-    cosine = mean.square().sum().item()
+    cosine = mean_cosine(features)
     if cosine <= _COINCIDE:
         return None
     return (

@@ -20,6 +20,7 @@ from msclr import __version__
 from msclr.encoder import Encoder, Route
 from msclr.errors import InputError
 from msclr.export.model import ExportModel, Head, routes_of
+from msclr.files import replacing
 from msclr.paths import as_path
 
 FORMAT = "msclr-export-1"
@@ -160,9 +161,7 @@ def _write(
     clips: list[Tensor],
     wanted: list[Tensor],
 ) -> Exported:
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         run = writer(partial, program, description)
         difference = None
         if run is not None:
@@ -174,13 +173,6 @@ def _write(
                     f"the exported model's features differ from the encoder's by {difference:.2g} "
                     "of the largest; it was not kept. Please report this"
                 )
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; choose another file"
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
     return Exported(path, difference, description)
 
 

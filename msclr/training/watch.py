@@ -74,6 +74,7 @@ class Watch:
         self.run.leave_out(time.perf_counter() - began)
 
     def _measure(self, step: int, maps: RunLog | None, knn_due: bool) -> list[KnnRecord]:
+        from msclr.encoder.features import mean_cosine
         from msclr.evaluation.knn import knn
 
         records = []
@@ -114,6 +115,8 @@ class Watch:
 
 def last_keys_cosine(method: nn.Module, count: int) -> float | None:
     """The mean cosine of the last keys of a method's queues, the largest; None without a queue."""
+    from msclr.encoder.features import mean_cosine
+
     queues = [module for module in method.modules() if isinstance(module, Queue)]
     found = []
     for queue in queues:
@@ -121,12 +124,6 @@ def last_keys_cosine(method: nn.Module, count: int) -> float | None:
         places = (int(queue.pointer) - 1 - torch.arange(min(count, size))) % size
         found.append(mean_cosine(queue.keys[places.to(queue.keys.device)]))
     return max(found, default=None)
-
-
-def mean_cosine(features: Tensor) -> float:
-    """The mean cosine of features (N, D) over all pairs, each with itself included."""
-    unit = torch.nn.functional.normalize(features.double(), dim=1)
-    return unit.mean(dim=0).square().sum().item()
 
 
 def _chosen(data: SkeletonDataset, split: str) -> Tensor:
