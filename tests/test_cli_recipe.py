@@ -86,4 +86,8 @@ def test_the_bar_shows_the_accuracy(capsys):
     with TrainingBar() as bar:
         bar.on_knn([KnnRecord(1, "joint", x, a, 0.5) for x, a in (("a", 40.0), ("b", 60.0))])
         bar.on_step(2, 2, [StepRecord(2, 1, 1.0, 0.5, 0.1, 10.0)])
-    assert "contrast 50 %, 10 clips/s, 1-NN 50 %" in capsys.readouterr().err
+        assert capsys.readouterr().err.endswith("contrast 50 %, 10 clips/s, 1-NN 50 %\n")
+        found = (("a", 40.0), ("a", 60.0), ("b", 25.0))
+        bar.on_knn([KnnRecord(3, "joint", "x", a, 0.5, data) for data, a in found])
+        bar.on_step(4, 4, [StepRecord(4, 1, 1.0, 0.5, 0.1, 10.0)])
+    assert capsys.readouterr().err.endswith(" 10 clips/s, 1-NN 50 % a, 25 % b\n")

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 _SELDOM, _AT_LEAST = 30.0, 600.0  # seconds between lines of progress off a terminal
@@ -118,9 +119,12 @@ class TrainingBar:
         self._progress.update(done, steps, note)
 
     def on_knn(self, records) -> None:
-        """Show the mean nearest-neighbour accuracy from the next records on."""
-        mean = sum(record.accuracy for record in records) / len(records)
-        self._knn = f", 1-NN {mean:.0f} %"
+        """Show the mean nearest-neighbour accuracy, per data set, from the next records on."""
+        found: dict[str, list[float]] = {}
+        for record in records:
+            found.setdefault(record.data, []).append(record.accuracy)
+        means = (f"{fmean(x):.0f} % {name}".rstrip() for name, x in found.items())
+        self._knn = f", 1-NN {', '.join(means)}"
 
 
 class ClipBar:

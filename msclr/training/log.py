@@ -29,10 +29,12 @@ class KnnRecord(NamedTuple):
     layout: str
     accuracy: float  # percent of the val clips whose nearest train clip is of their class
     mean_cosine: float  # of two val clips; 1 where the encoder has collapsed
+    data: str = ""  # the data set's name, where the run is on several
 
     def __str__(self) -> str:
         sign = "" if self.mean_cosine <= COINCIDE else ", features nearly coincide: collapsed?"
-        return f"1-NN {self.accuracy:.1f} % ({self.stream}, {self.layout}{sign})"
+        of = f"{self.data}, {self.stream}" if self.data else self.stream
+        return f"1-NN {self.accuracy:.1f} % ({of}, {self.layout}{sign})"
 
 
 class RunLog:
@@ -74,7 +76,7 @@ class RunLog:
         with self._knn_path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([KnnRecord._fields] * is_new + [list(r) for r in records])
         for row in records:
-            name = f"{row.stream}/{row.layout}"
+            name = "/".join(filter(None, (row.data, row.stream, row.layout)))
             self._board.add_scalar(f"knn/{name}", row.accuracy, row.step)
             self._board.add_scalar(f"mean_cosine/{name}", row.mean_cosine, row.step)
         self._board.flush()
@@ -124,8 +126,8 @@ def read_knn(path: Path) -> list[KnnRecord]:
     with path.open(newline="", encoding="utf-8") as file:
         lines = [line.rstrip("\r\n").split(",") for line in file if line.endswith("\n")]
     return [
-        KnnRecord(int(step), stream, layout, float(accuracy), float(cosine))
-        for step, stream, layout, accuracy, cosine in lines
+        KnnRecord(int(step), stream, layout, float(accuracy), float(cosine), *data)
+        for step, stream, layout, accuracy, cosine, *data in lines  # no data: of older versions
         if step.isdigit()
     ]
 

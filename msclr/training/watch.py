@@ -6,14 +6,19 @@ that is trained changes: neither its mode, nor its statistics, nor a random numb
 
 from __future__ import annotations
 
+import logging
+import re
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from msclr.data.dataset import SkeletonDataset
+from msclr.data.store import Store
+from msclr.data.stored_views import Part
 from msclr.errors import InputError
 from msclr.methods import Queue
 from msclr.training.build import build_encoders, open_clips
@@ -22,27 +27,32 @@ from msclr.training.log import KnnRecord, RunLog
 if TYPE_CHECKING:
     from msclr.training.pretrain import Pretraining
 
-_FEWEST = 3
+_FEWEST = {"train": 1, "val": 3}  # clips; t-SNE takes no fewer
 MOST = {"train": 4096, "val": 2048}  # clips, evenly out of a split that has more
+
+logger = logging.getLogger(__name__)
+
+
+class _Set(NamedTuple):
+    """A data set, and the clips of it that are looked at."""
+
+    name: str  # "" where the run is on one
+    part: Part
+    rows: dict[str, Tensor]  # of each split, among the clips of all data sets
+    first: int  # the number of its first class among those of all
 
 
 class Watch:
     """Measures a run's encoders on its data every ``knn_every`` steps and ``tsne_every`` epochs.
 
-    Raises InputError where the data have no val clips, or are several data sets.
+    Of several data sets, each by itself. Raises InputError where none has enough clips.
     """
 
     def __init__(self, run: Pretraining):
         recipe = run.recipe
-        if isinstance(recipe.data, list):
-            raise InputError("knn_every and tsne_every are of one data set, and data names several")
         self.run, self.recipe = run, recipe
         self.data = {"train": run.dataset, "val": open_clips(recipe, run.device, "val")}
-        if len(self.data["val"]) < _FEWEST:
-            raise InputError(
-                f"{recipe.data} has {len(self.data['val'])} val clips, knn_every and tsne_every "
-                f"want {_FEWEST} or more"
-            )
+        self.sets = _sets(self.data)
         self.encoders = build_encoders(recipe, list(run.dataset.layouts.values()))
         for encoder in self.encoders.values():
             encoder.to(run.device).eval().requires_grad_(False)
@@ -74,43 +84,52 @@ class Watch:
         self.run.leave_out(time.perf_counter() - began)
 
     def _measure(self, step: int, maps: RunLog | None, knn_due: bool) -> list[KnnRecord]:
+        records = []
+        for stream, encoder in self.encoders.items():
+            encoder.load_state_dict(self.run.encoder_of(stream).state_dict())
+        for each in self.sets:
+            for stream in self.encoders:
+                for layout in each.part.layouts:
+                    val = self._features(each, "val", layout, stream)
+                    if knn_due:
+                        records.append(self._nearest(each, val, step, stream, layout))
+                    if maps:
+                        maps.write_map(self._draw(each, val, step, stream, layout))
+        return records
+
+    def _nearest(self, of: _Set, val: Tensor, step: int, stream: str, layout: str) -> KnnRecord:
         from msclr.encoder.features import mean_cosine
         from msclr.evaluation.knn import knn
 
-        records = []
-        labels = {split: x.labels[_chosen(x, split)] for split, x in self.data.items()}
-        for stream, encoder in self.encoders.items():
-            encoder.load_state_dict(self.run.encoder_of(stream).state_dict())
-            for layout in self.data["train"].layouts:
-                val = self._features(encoder, "val", layout, stream)
-                if knn_due:
-                    train = self._features(encoder, "train", layout, stream)
-                    classes = len(self.data["train"].classes)
-                    given = train, labels["train"], val, labels["val"], classes
-                    records.append(
-                        KnnRecord(step, stream, layout, knn(*given, ks=[1])[1], mean_cosine(val))
-                    )
-                if maps:
-                    maps.write_map(self._draw(val, labels["val"], step, stream, layout))
-        return records
+        train = self._features(of, "train", layout, stream)
+        labels = {split: self._labels(of, split) for split in of.rows}
+        given = train, labels["train"], val, labels["val"], len(of.part.store.classes)
+        accuracy = knn(*given, ks=[1])[1]
+        return KnnRecord(step, stream, layout, accuracy, mean_cosine(val), of.name)
 
-    def _features(self, encoder, split: str, layout: str, stream: str) -> Tensor:
+    def _labels(self, of: _Set, split: str) -> Tensor:
+        return self.data[split].labels[of.rows[split]] - of.first
+
+    def _features(self, of: _Set, split: str, layout: str, stream: str) -> Tensor:
         from msclr.encoder.features import encode
 
-        data, found = self.data[split], []
+        # Other data sets may have room for more bodies: what they lack here is no absent body.
+        data, slots, found = self.data[split], of.part.store.bodies, []
         with torch.no_grad():
-            for index in _chosen(data, split).split(256):
-                clips = data.clips(layout, index), data.bodies[index]
-                found.append(encode(encoder, *clips, layout, stream, data.planar))
+            for index in of.rows[split].split(256):
+                clips = data.clips(layout, index)[:, :slots], data.bodies[index][:, :slots]
+                found.append(encode(self.encoders[stream], *clips, layout, stream, data.planar))
         return torch.cat(found)  # (N, D)
 
-    def _draw(self, features: Tensor, labels: Tensor, step: int, stream: str, layout: str):
+    def _draw(self, of: _Set, features: Tensor, step: int, stream: str, layout: str):
         from msclr.evaluation.report import embedding_plot
 
         self._folder.mkdir(exist_ok=True)
-        path = self._folder / f"{step:08d}_{stream}_{layout}.png"
-        title = f"{layout}, {stream}, step {step}"
-        return embedding_plot(features, labels, self.data["val"].classes, path, title=title)
+        names = [of.name] if of.name else []
+        path = self._folder / f"{'_'.join([f'{step:08d}', *names, stream, layout])}.png"
+        title = ", ".join([*names, layout, stream, f"step {step}"])
+        labels = self._labels(of, "val")
+        return embedding_plot(features, labels, of.part.store.classes, path, title=title)
 
 
 def last_keys_cosine(method: nn.Module, count: int) -> float | None:
@@ -126,6 +145,39 @@ def last_keys_cosine(method: nn.Module, count: int) -> float | None:
     return max(found, default=None)
 
 
-def _chosen(data: SkeletonDataset, split: str) -> Tensor:
-    count = min(len(data), MOST[split])
-    return torch.arange(count, device=data.device) * len(data) // count
+def _sets(data: dict[str, SkeletonDataset]) -> list[_Set]:
+    """The data sets that have enough clips, with a warning of others; InputError if none has."""
+    parts = data["train"].parts
+    names = _names([part.store for part in parts]) if len(parts) > 1 else [""]
+    found, few, first = [], [], 0
+    for number, (name, part) in enumerate(zip(names, parts, strict=True)):
+        rows = {split: _chosen(x, number, MOST[split]) for split, x in data.items()}
+        counts = {split: len(chosen) for split, chosen in rows.items()}
+        if all(counts[split] >= fewest for split, fewest in _FEWEST.items()):
+            found.append(_Set(name, part, rows, first))
+        else:
+            few.append(
+                f"{part.store.path} has {counts['train']} train and {counts['val']} val clips"
+            )
+        first += len(part.store.classes)
+    wanted = "; knn_every and tsne_every want 1 and 3 or more"
+    if not found:
+        raise InputError("; ".join(few) + wanted)
+    if few:
+        logger.warning("%s%s, and leave it out", "; ".join(few), wanted)
+    return found
+
+
+def _names(stores: Sequence[Store]) -> list[str]:
+    """Those of the folders, as a file's name may have them; with a number if some are alike."""
+    names = [re.sub(r"[^\w.-]+", "_", store.path.resolve().name) for store in stores]
+    alike = len(set(names)) < len(names)
+    return [f"{i}_{name}" for i, name in enumerate(names, 1)] if alike else names
+
+
+def _chosen(data: SkeletonDataset, part: int, most: int) -> Tensor:
+    """Clips of a data set, evenly spread where it has more than ``most``."""
+    rows = np.flatnonzero(data.part_of == part)
+    count = min(len(rows), most)
+    rows = rows[np.arange(count) * len(rows) // max(count, 1)]
+    return torch.from_numpy(rows).to(data.device)

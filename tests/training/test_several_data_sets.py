@@ -12,7 +12,8 @@ import torch
 
 import msclr
 from msclr.config import load_recipe, make_recipe
-from msclr.data import MixedDataset, SkeletonDataset, open_store
+from msclr.data import MixedDataset, SkeletonDataset, open_store, prepare_arrays
+from msclr.encoder.features import mean_cosine
 from msclr.errors import InputError
 from msclr.evaluation import evaluate_knn, evaluate_transfer, open_run
 from msclr.evaluation.protocols import features_of
@@ -21,8 +22,18 @@ from msclr.training.batches import ViewMaker
 from msclr.training.build import build_sampler
 from msclr.training.choice import LayoutChoice
 from msclr.training.distributed import Ranks
+from msclr.training.log import read_knn
 from msclr.training.sampler import Draw, EvenSampler
-from tests.tiny import LAYOUTS, OTHER, TRAIN, prepare_other, prepare_tiny, tiny_values
+from tests.tiny import (
+    FRAMES,
+    LAYOUTS,
+    OTHER,
+    TRAIN,
+    prepare_other,
+    prepare_tiny,
+    tiny_clips,
+    tiny_values,
+)
 from tests.training.runs import assert_same_run
 
 (H36M, KINECT), SMPL = LAYOUTS, "smpl_24"
@@ -234,3 +245,62 @@ def test_its_encoder_prepares_clips_as_the_set_of_their_layout(folders, run_fold
 def test_the_recipe_of_a_run_on_several_sets_is_read_back(run_folder, folders):
     recipe = load_recipe(str(run_folder / "recipe.yaml"))
     assert recipe.data == [str(folder) for folder in folders] and recipe.draw == "even"
+
+
+# What is measured on the way
+
+
+@pytest.fixture(scope="module")
+def watched(folders, tmp_path_factory):
+    """A run whose sets have room for unlike numbers of bodies, which here count when absent."""
+    given = {"derive": ["coco_19"], "steps": 6, "bodies": "all", "draw": "even"}
+    out = tmp_path_factory.mktemp("watched") / "run"
+    said = []
+    recipe = recipe_of(folders, out, **given, batch_size=30, knn_every=3, tsne_every=1)
+    return pretrain(recipe, say=said.append), said
+
+
+def test_accuracies_are_those_of_evaluate_knn_on_each_set(folders, watched):
+    folder, said = watched
+    rows = [row for row in read_knn(folder / "knn.csv") if row.step == 6]
+    layouts = [[H36M, KINECT, "coco_19"], [KINECT, SMPL, "coco_19"]]
+    of_set = dict(zip("ab", folders, strict=True))
+    wanted = [(name, x) for name, of in zip("ab", layouts, strict=True) for x in of]
+    assert [(row.data, row.layout) for row in rows] == wanted
+    run = open_run(folder)
+    for row in rows:
+        features = features_of(run, row.layout, of_set[row.data])
+        assert row.mean_cosine == pytest.approx(mean_cosine(features.val), abs=1e-12)
+        found = evaluate_knn(run, row.layout, of_set[row.data], features=features)
+        assert row.accuracy == found["by_k"]["1"]
+        line = f"1-NN {row.accuracy:.1f} % ({row.data}, joint, {row.layout}"
+        assert any(x.startswith("step 6: ") and line in x for x in said)
+
+
+def test_each_set_has_curves_and_maps_of_its_own(watched):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, _ = watched
+    board = EventAccumulator(str(folder / "tensorboard"), {"images": 0}).Reload()
+    assert [e.step for e in board.Scalars(f"knn/b/joint/{SMPL}")] == [3, 6]
+    assert len([x for x in board.Tags()["scalars"] if x.startswith("knn/a/joint/")]) == 3
+    assert [e.step for e in board.Images(f"tsne/a_joint_{KINECT}")] == [4]
+    assert len(list((folder / "tsne").glob("00000004_b_joint_*.png"))) == 3
+
+
+def test_a_set_of_few_val_clips_is_left_out_and_said(folders, tmp_path, caplog):
+    given = tiny_clips(LAYOUTS)
+    prepare_arrays(tmp_path / "c", **given | {"split": ["train"] * 30}, frames=FRAMES)
+    both = [folders[0], tmp_path / "c"]
+    run = pretrain(recipe_of(both, tmp_path / "run", steps=1, knn_every=1))
+    assert {row.data for row in read_knn(run / "knn.csv")} == {"a"}
+    assert f"{both[1]} has 30 train and 0 val clips; knn_every and tsne" in caplog.text
+    with pytest.raises(InputError, match="c has 30 train and 0 val clips; knn_every and tsne"):
+        pretrain(recipe_of(both[1:], tmp_path / "other", steps=1, knn_every=1))
+    assert not (tmp_path / "other").exists()
+
+
+def test_sets_in_folders_of_one_name_are_numbered(folders, tmp_path):
+    again = shutil.copytree(folders[1], tmp_path / "a")
+    run = pretrain(recipe_of([folders[0], again], tmp_path / "run", steps=1, knn_every=1))
+    assert {row.data for row in read_knn(run / "knn.csv")} == {"1_a", "2_a"}
