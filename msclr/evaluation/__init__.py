@@ -1,11 +1,11 @@
 """Evaluation of pretrained encoders."""
 
-from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits
+from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits, evaluate_ensemble
 from msclr.evaluation.features import collapse_note, extract_features
 from msclr.evaluation.finetune import draw_labelled, evaluate_finetune, evaluate_semi
 from msclr.evaluation.knn import knn
 from msclr.evaluation.linear import LinearResult, fit_linear
-from msclr.evaluation.protocols import evaluate_ensemble, evaluate_knn, evaluate_linear
+from msclr.evaluation.protocols import evaluate_knn, evaluate_linear
 from msclr.evaluation.retrieval import evaluate_retrieval, retrieve
 from msclr.evaluation.run import Run, open_run
 from msclr.evaluation.splits import features_of

@@ -1,28 +1,18 @@
-"""Evaluation of a run: linear, nearest neighbours, and ensembles of linear classifiers."""
+"""Evaluation of a run: linear, and nearest neighbours."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
-from msclr import layouts as layout_registry
-from msclr.data.store import open_store
-from msclr.errors import InputError
-from msclr.evaluation.ensemble import STREAM_WEIGHTS, ensemble_logits, rows_by_name
 from msclr.evaluation.knn import knn_classes
 from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, check_options, fit_linear
-from msclr.evaluation.metrics import per_class_accuracy, top_k_accuracy
 from msclr.evaluation.results import PerClip, check_also, describe, keep_result, of_route
 from msclr.evaluation.run import Run
-from msclr.evaluation.splits import (
-    SplitFeatures,
-    data_layouts,
-    distinct,
-    features_of,
-)
+from msclr.evaluation.splits import SplitFeatures, distinct, features_of
 
 KS = (1, 20)
 LINEAR_DEFAULTS = {"seed": 0, "epochs": EPOCHS, "lr": LR, "batch_size": BATCH_SIZE}
@@ -70,10 +60,10 @@ def evaluate_linear(
     """
     options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size}
     how = {"route": route, "also": also, "features": features}
-    return _linear(run, layout, data, stream, **how, **options)[0]
+    return linear_logits(run, layout, data, stream, **how, **options)[0]
 
 
-def _linear(
+def linear_logits(
     run: Run,
     layout: str,
     data: str | Path | None,
@@ -135,99 +125,3 @@ def evaluate_knn(
     clips = PerClip(f.val_names, f.val_labels, f.classes, arrays, found[ks[0]])
     keep_result(run, f.store, result, changed, clips, also)
     return result
-
-
-def evaluate_ensemble(
-    runs: Sequence[Run],
-    layouts: Sequence[str] | None = None,
-    data: str | Path | None = None,
-    *,
-    epochs: int = EPOCHS,
-    lr: float = LR,
-    batch_size: int = BATCH_SIZE,
-    route: str = "auto",
-) -> dict[str, Any]:
-    """Add up the logits of a linear classifier a run and layout.
-
-    Layouts count alike; streams by ``STREAM_WEIGHTS`` where the runs are of several. Data of
-    several runs must hold the same val clips, which are matched by their names; for the options see
-    :func:`fit_linear`.
-
-    Raises:
-        InputError: data without the same clips, or clips with other labels; see also
-            :func:`evaluate_linear`.
-    """
-    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "route": route}
-    fits = _fit_members(runs, layouts, data, options)
-    labels, names = fits[0].labels, list(fits[0].result["per_class"])
-    several = len({run.recipe.stream for run in runs}) > 1
-    weights = [STREAM_WEIGHTS[fit.result["stream"]] if several else 1.0 for fit in fits]
-    total = ensemble_logits([fit.logits for fit in fits], weights)
-    results = [fit.result for fit in fits]
-    kept = ("run", "layout", "stream", "encoder", "top1")
-    return {
-        "protocol": "ensemble",
-        "layout": "+".join(dict.fromkeys(result["layout"] for result in results)),
-        "members": [
-            {k: result[k] for k in kept} | {"weight": weight}
-            for result, weight in zip(results, weights, strict=True)
-        ],
-        "top1": top_k_accuracy(total, labels, 1),
-        "top5": top_k_accuracy(total, labels, min(5, len(names))),
-        "best_top1": None,  # the members' last epochs are added up, no epoch is chosen
-        "per_class": dict(zip(names, per_class_accuracy(total, labels, len(names)), strict=True)),
-        "notes": [
-            f"{result['layout']} ({result['run']}): {note}"
-            for result in results
-            for note in result["notes"]
-        ],
-    }
-
-
-class _Fit(NamedTuple):
-    """A member of an ensemble; its rows are the val clips of the first run, in their order."""
-
-    result: dict[str, Any]
-    logits: Tensor  # (N, classes)
-    labels: Tensor  # (N,)
-
-
-def _fit_members(
-    runs: Sequence[Run],
-    layouts: Sequence[str] | None,
-    data: str | Path | None,
-    options: dict[str, Any],
-) -> list[_Fit]:
-    if not runs:
-        raise InputError("an ensemble of no runs; give one or more")
-    clips = [_val_names(run, data) for run in runs]
-    orders = [  # of all runs before any of them is fitted
-        rows_by_name(names, clips[0], f"the data of {run.folder}", f"the data of {runs[0].folder}")
-        for names, run in zip(clips, runs, strict=True)
-    ]
-    fits: list[_Fit] = []
-    for run, rows in zip(runs, orders, strict=True):
-        for layout in _names_in(run, layouts, data):
-            result, logits, labels = _linear(run, layout, data, **options)
-            fits.append(_Fit(result, logits[rows], labels[rows]))
-            unlike = fits[0].labels != fits[-1].labels
-            if unlike.any():
-                clip = clips[0][int(unlike.nonzero()[0])]
-                raise InputError(
-                    f"an ensemble needs the same labels in all data: val clip {clip!r} has label "
-                    f"{fits[-1].labels[unlike][0]} in the data of {run.folder}, "
-                    f"{fits[0].labels[unlike][0]} in that of {runs[0].folder}; prepare both with "
-                    "the same labels"
-                )
-    return fits
-
-
-def _val_names(run: Run, data: str | Path | None) -> list[str]:
-    return open_store(run.data_of(data), verify=False).split("val").names
-
-
-def _names_in(run: Run, layouts: Sequence[str] | None, data: str | Path | None) -> list[str]:
-    """Those layouts of the data that are asked for, each once even if an alias names it again."""
-    available = data_layouts(run, data)
-    names = (x if x in available else layout_registry.get(x).name for x in layouts or available)
-    return list(dict.fromkeys(names))

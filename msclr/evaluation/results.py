@@ -105,11 +105,11 @@ def keep_result(
     ``also`` an .npz file next to it has what was found for each clip, with "confusion" the
     confusion matrix is kept as .csv and .png.
 
-    The result gets ``command``, ``files`` and, where a class is predicted, ``confusion``: rows are
-    true classes, columns those predicted. Where a file cannot be written, as on a read-only disk,
-    it gets a note instead.
+    The result gets ``command``, where it is no ensemble's, ``files`` and, where a class is
+    predicted, ``confusion``: rows are true classes, columns those predicted. Where a file cannot be
+    written, as on a read-only disk, it gets a note instead.
     """
-    parts = [result[key] for key in ("protocol", "layout", "stream", "encoder")]
+    parts = [result["protocol"], _short(result["layout"]), result["stream"], result["encoder"]]
     parts += [Path(run.checkpoint).stem] if run.path != run.folder else []
     parts += _data_suffix(run, store)
     if train_store is not None and train_store.meta["checksums"] != store.meta["checksums"]:
@@ -117,7 +117,8 @@ def keep_result(
         parts += ["from", *source] if source else []
     stem = "-".join([*parts, *_suffixes(options)])
     folder = run.folder / "evaluation"
-    result["command"] = _command(run, result, options)
+    if result["protocol"] != "ensemble":
+        result["command"] = _command(run, result, options)
     matrix = None
     if clips.predicted is not None:
         matrix = confusion_matrix(clips.predicted, clips.labels, len(clips.classes))
@@ -141,9 +142,17 @@ def _data_suffix(run: Run, store: Store) -> list[str]:
     checksums = store.meta["checksums"]
     if checksums == run.checksums:
         return []
-    digest = hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()
-    name = re.sub(r"[^\w.]+", "_", store.meta["name"])[:40]
-    return [name, digest[:8]]
+    return [re.sub(r"[^\w.]+", "_", store.meta["name"])[:40], digest(checksums)]
+
+
+def digest(what: Any) -> str:
+    """Eight digits that tell what JSON can hold from other such things."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _short(layouts: str) -> str:
+    """Layouts as a part of a file's name, which has room for a few."""
+    return layouts if len(layouts) <= 100 else f"{layouts[:80]}_{digest(layouts)}"
 
 
 def _suffixes(options: Mapping[str, Any]) -> Iterator[str]:
@@ -168,10 +177,16 @@ def _command(run: Run, result: dict[str, Any], options: Mapping[str, Any]) -> st
     if run.encoders or result["stream"] != run.recipe.stream:
         words += ["--stream", result["stream"]]
     words += ["--random"] if run.random else []
+    return shlex.join(words + flags(options))
+
+
+def flags(options: Mapping[str, Any]) -> list[str]:
+    """Options of an evaluation as words of a command."""
+    words = []
     for name, value in options.items():
         if name != "ks":  # only Python can ask for others
             words += [_FLAGS.get(name, "--" + name.replace("_", "-")), str(value)]
-    return shlex.join(words)
+    return words
 
 
 def _details(

@@ -12,12 +12,12 @@ from msclr import cli
 from msclr.data import prepare_arrays
 from msclr.errors import InputError
 from msclr.evaluation import (
+    ensemble,
     evaluate_ensemble,
     evaluate_knn,
     evaluate_linear,
     knn,
     open_run,
-    protocols,
     results,
 )
 from msclr.evaluation.splits import features_of
@@ -182,8 +182,8 @@ def run_on(folders, stream, data):
 def test_clips_in_another_order_are_added_up_by_name(folders, reordered, monkeypatch):
     """Training clips are in one order in both, so the classifiers are the same."""
     added = []
-    add_up = protocols.ensemble_logits
-    monkeypatch.setattr(protocols, "ensemble_logits", lambda x, w: added.append(x) or add_up(x, w))
+    add_up = ensemble.ensemble_logits
+    monkeypatch.setattr(ensemble, "ensemble_logits", lambda x, w: added.append(x) or add_up(x, w))
     first = run_on(folders, "joint", reordered / "a")
     alike, shuffled = (
         evaluate_ensemble([first, run_on(folders, "motion", reordered / x)], lr=0.1, epochs=5)
