@@ -98,9 +98,8 @@ class ViewMaker:
         )
 
     def prefetch(self, draw: Draw, step: int) -> None:
-        """Say what the next call will be asked for. Only data that is streamed takes notice."""
-        if not self.dataset.resident:
-            self.dataset.prefetch(self._wanted(self._plan(draw, step)))
+        """Say what the next call will be asked for, where the dataset streams its clips."""
+        self.dataset.prefetch(self._wanted(self._plan(draw, step)))
 
     def _plan(self, draw: Draw, step: int) -> _Plan:
         if self.pairs == "all":

@@ -152,7 +152,7 @@ class Pretraining:
             parameter.grad = torch.zeros_like(parameter)  # is decayed like the others
         self._pending: list[tuple[int, Tensor, float]] = []
         self._since = time.perf_counter()
-        self._collapsed = False
+        self._collapsed, self.initial = False, ""  # what of init_from was taken
         watched = ranks.first and (recipe.knn_every or recipe.tsne_every)
         self.watch = Watch(self) if watched else None
 
@@ -191,7 +191,8 @@ class Pretraining:
         torch.manual_seed(_step_seed(recipe.seed, step, self.ranks.rank))
 
         batch = self.views(self._draw(step), step)
-        self.views.prefetch(self._draw(step + 1), step + 1)
+        if not self.dataset.resident:
+            self.views.prefetch(self._draw(step + 1), step + 1)
         if self.graphs:
             values = self.graphs(batch, rate, self.method.phase)
             if self.graphs.failed:
@@ -286,7 +287,7 @@ class Pretraining:
                 f"{self.folder} holds a run already: add --resume, or give another out"
             )
         if self.recipe.init_from and not (resume and saved.exists()):
-            load_initial(self.recipe, self.method)
+            self.initial = load_initial(self.recipe, self.method)
         if self.ranks.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_recipe(self.recipe, self.folder / RECIPE)

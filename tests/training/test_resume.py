@@ -20,6 +20,7 @@ from msclr import cli
 from msclr.data import dataset
 from msclr.errors import InputError
 from msclr.training import checkpoint, pretrain
+from msclr.training.sampler import Sampler
 from tests.tiny import STEPS_PER_EPOCH, column, prepare_tiny, tiny_recipe, tree, write_recipe
 from tests.training.runs import assert_same_run, flat
 
@@ -167,6 +168,13 @@ def test_a_run_whose_clips_are_streamed_is_the_same(data, whole, tmp_path, monke
         pretrain(recipe, on_step=kill_after(7))
     assert_same_run(pretrain(recipe, resume=True), whole)
     assert len(asked) > recipe.steps
+
+
+def test_a_step_is_drawn_once_where_the_clips_are_resident(data, tmp_path, monkeypatch):
+    drawn, draw = [], Sampler.draw
+    monkeypatch.setattr(Sampler, "draw", lambda *a: (drawn.append(a[1]), draw(*a))[1])
+    pretrain(tiny_recipe(data, tmp_path / "run", steps=3))
+    assert drawn == [0, 1, 2]
 
 
 def test_fp16_resumes_with_the_scale_of_its_gradients(data, tmp_path):
