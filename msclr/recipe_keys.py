@@ -119,7 +119,9 @@ class Recipe:
     )
     milestones: list[int] = key(lambda: [250], "epochs")
     warmup_steps: int = key(0, "steps over which the rate first grows linearly")
-    init_from: str | None = key(None, "run or checkpoint whose encoder the run begins with")
+    init_from: str | None = key(
+        None, "run or checkpoint whose encoder the run begins with, and heads where they fit"
+    )
 
     precision: str = key(
         "auto",

@@ -34,6 +34,7 @@ def header(run: Pretraining, step: int) -> list[str]:
         f"{run.steps} steps of {recipe.batch_size} clips, {run.steps_per_epoch} an epoch; a "
         f"checkpoint every {every} steps{kept}"
     )
+    lines += [run.initial] if run.initial else []
     lines.append(f"output {run.folder}")
     if step:
         lines.append(f"resuming from step {step} of {run.steps}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -12,18 +13,21 @@ from msclr.files import read_tensors
 from msclr.methods import METHODS
 from msclr.nn import STGCN, load_pretrained
 from msclr.paths import as_path
+from msclr.recipe_keys import DEFAULT_VALUES
 
 _CHECKPOINT = "checkpoint.pt"
 
-logger = logging.getLogger(__name__)
 
-
-def load_initial(recipe: Recipe, method: nn.Module) -> None:
-    """Give a method's encoders the weights of ``init_from``; heads and queue stay new.
+def load_initial(recipe: Recipe, method: nn.Module) -> str:
+    """Give a method's encoders, and its heads where they fit, the weights of ``init_from``.
 
     That is the folder of a run, a checkpoint of it, or one of another project that
     :func:`msclr.nn.load_pretrained` reads. A method with an encoder for each stream takes that of
-    the same stream. Layouts that the source does not know stay newly initialised, with a warning.
+    the same stream. Projection heads are taken from a run of the same method, stream and
+    ``embedding_dim``. The queue stays new, and so do layouts that the source does not know.
+
+    Returns:
+        A line that says what was taken and what is new.
 
     Raises:
         InputError: no checkpoint there, one that cannot be read, or encoders of other widths.
@@ -31,14 +35,39 @@ def load_initial(recipe: Recipe, method: nn.Module) -> None:
     path = as_path(recipe.init_from)
     path = path / _CHECKPOINT if path.is_dir() else path
     state = read_tensors(path, "give a run's folder, or a checkpoint")
-    per_stream = METHODS[recipe.method].per_stream
-    for stream in method.query if per_stream else [recipe.stream]:
-        encoder = method.query[stream].encoder if per_stream else method.query.encoder
+    per_stream, new = METHODS[recipe.method].per_stream, []
+    embedders = dict(method.query.items()) if per_stream else {recipe.stream: method.query}
+    for stream, embedder in embedders.items():
         source = load_pretrained(state, encoder=_name_of(state, stream, per_stream)).encoder
-        if new := _copy(source, encoder, f"init_from={recipe.init_from}"):
-            logger.warning("%s knows no %s: newly initialised", recipe.init_from, ", ".join(new))
+        new = _copy(source, embedder.encoder, f"init_from={recipe.init_from}")
+    unfit = _take_heads(recipe, state, embedders)
     if hasattr(method, "key"):  # begins as a copy
         method.key.load_state_dict(method.query.state_dict())
+    encoder, head = ("encoders", "heads") if per_stream else ("encoder", "head")
+    taken = f"the {encoder}" if unfit else f"the {encoder} and the projection {head}"
+    left = [f"the projection {head} ({unfit} there)"] if unfit else []
+    left += ["the queue"] if getattr(method, "queue", None) is not None else []
+    left += [f"the layout {name} (unknown there)" for name in new]
+    news = f"; new: {', '.join(left)}" if left else ""
+    return f"begins with {taken} of {recipe.init_from}{news}"
+
+
+def _take_heads(recipe: Recipe, state: Any, embedders: Mapping[str, nn.Module]) -> str | None:
+    """Copy the projection heads of a run; returns what of it is another, or None."""
+    theirs = state.get("recipe") if isinstance(state, dict) else None
+    if not isinstance(theirs, dict) or "method" not in state:
+        return "none of msclr"
+    theirs = DEFAULT_VALUES | theirs
+    for key in ("method", "stream", "embedding_dim"):
+        if theirs[key] != getattr(recipe, key):
+            return f"{key} is {theirs[key]}"
+    per_stream = METHODS[recipe.method].per_stream
+    for stream, embedder in embedders.items():
+        prefix = f"query.{stream}.head." if per_stream else "query.head."
+        weights = state["method"].items()
+        head = {k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)}
+        embedder.head.load_state_dict(head)
+    return None
 
 
 def _name_of(state, stream: str, needed: bool) -> str | None:

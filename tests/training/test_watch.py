@@ -115,24 +115,51 @@ def test_a_cosine_schedule_that_goes_on_says_so(data, tmp_path, caplog):
 # init_from
 
 
-def test_a_run_begins_with_the_encoder_of_another(data, plain, tmp_path):
-    recipe = tiny_recipe(data, tmp_path / "run", init_from=str(plain), method="skeletonclr")
+def begun(recipe):
     run = Pretraining(recipe, Ranks(), torch.device("cpu"))
     run.begin(False)
-    theirs = load_pretrained(plain / "checkpoint.pt").encoder.state_dict()
-    for embedder in (run.method.query, run.method.key):
-        for key, value in embedder.encoder.state_dict().items():
-            assert value.equal(theirs[key]), key
-    assert run.method.key.head[0].weight.equal(run.method.query.head[0].weight)
+    return run
 
 
-def test_a_new_layout_of_it_begins_newly_initialised(plain, tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("changes", "new"),
+    [
+        ({}, "the queue"),
+        ({"embedding_dim": 5}, "the projection head (embedding_dim is 6 there), the queue"),
+        ({"stream": "bone"}, "the projection head (stream is joint there), the queue"),
+        ({"method": "skeletonclr"}, "the projection head (method is aimclr there), the queue"),
+        ({"method": "multiview", "queue_size": 0}, "the projection head (method is aimclr there)"),
+    ],
+)
+def test_a_run_begins_with_the_encoder_of_another(changes, new, data, plain, tmp_path):
+    run = begun(tiny_recipe(data, tmp_path / "run", init_from=str(plain), **changes))
+    theirs = load_checkpoint(plain / "checkpoint.pt")["method"]
+    for name in ("query", "key") if hasattr(run.method, "key") else ("query",):
+        mine = getattr(run.method, name).state_dict()
+        assert mine.keys() == {k[6:] for k in theirs if k.startswith("query.")}
+        for key, value in mine.items():
+            if not changes or key.startswith("encoder."):
+                assert value.equal(theirs[f"query.{key}"]), key
+        assert mine["head.0.weight"].equal(theirs["query.head.0.weight"]) is not bool(changes)
+    taken = "encoder" if changes else "encoder and the projection head"
+    assert header(run, 0)[-2] == f"begins with the {taken} of {plain}; new: {new}"
+
+
+def test_a_run_that_begins_by_itself_or_goes_on_says_nothing_of_another(data, plain, tmp_path):
+    said = []
+    recipe = tiny_recipe(data, tmp_path / "run", init_from=str(plain), steps=1)
+    pretrain(recipe, say=said.append)
+    assert sum(line.startswith("begins with") for line in said) == 1
+    pretrain(recipe, resume=True, say=said.append)
+    pretrain(tiny_recipe(data, tmp_path / "other", steps=1), say=said.append)
+    assert sum(line.startswith("begins with") for line in said) == 1
+
+
+def test_a_new_layout_of_it_begins_newly_initialised(plain, tmp_path):
     names = (LAYOUTS[0], UNSEEN)
     other = prepare_tiny(tmp_path / "data", names)
-    recipe = tiny_recipe(other, tmp_path / "run", init_from=str(plain), layouts=list(names))
-    run = Pretraining(recipe, Ranks(), torch.device("cpu"))
-    run.begin(False)
-    assert f"knows no {UNSEEN}: newly initialised" in caplog.text
+    run = begun(tiny_recipe(other, tmp_path / "run", init_from=str(plain), layouts=list(names)))
+    assert header(run, 0)[-2].endswith(f"new: the queue, the layout {UNSEEN} (unknown there)")
     theirs = load_pretrained(plain / "checkpoint.pt").encoder
     mine = run.method.query.encoder
     for key, value in mine.state_dict().items():
@@ -157,9 +184,13 @@ def test_an_encoder_that_does_not_fit_is_refused(changes, message, data, plain, 
 
 def test_each_encoder_of_a_run_of_crossclr_begins_with_its_own(data, tmp_path):
     first = pretrain(tiny_recipe(data, tmp_path / "a", method="crossclr", steps=1))
-    recipe = tiny_recipe(data, tmp_path / "b", method="crossclr", init_from=str(first))
-    run = Pretraining(recipe, Ranks(), torch.device("cpu"))
-    run.begin(False)
+    run = begun(tiny_recipe(data, tmp_path / "b", method="crossclr", init_from=str(first)))
+    assert "encoders and the projection heads of" in run.initial
+    heads = load_checkpoint(first / "checkpoint.pt")["method"]
+    for name in ("query", "key"):
+        for stream, embedder in getattr(run.method, name).items():
+            mine = embedder.head[2].weight
+            assert mine.equal(heads[f"query.{stream}.head.2.weight"]), stream
     for stream in ("joint", "motion", "bone"):
         theirs = load_pretrained(first / "checkpoint.pt", encoder=stream).encoder.state_dict()
         for key, value in run.method.query[stream].encoder.state_dict().items():
