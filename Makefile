@@ -27,7 +27,7 @@ sanitize: $(INSTALLED)  ## run the tests of all C++ under AddressSanitizer and U
 	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. \
 	LD_PRELOAD="$$(for l in asan ubsan stdc++; do g++ -print-file-name=lib$$l.so; done | tr '\n' ' ')" \
 	$(CURDIR)/$(VENV)/bin/python -m pytest -q -p no:cacheprovider tests/kernels tests/data/test_skeleton_native.py \
-	-k "not compile and not export and not one_node and not ahead and not interpret and not forty and not 31 and not scratch"
+	-m "not unsanitized"
 
 demo: $(INSTALLED)  ## prepare, pretrain and evaluate on generated data, ends with a report page
 	@$(VENV)/bin/msclr demo

@@ -145,6 +145,7 @@ def test_the_corpus_is_there():
     assert len(CORPUS) > 20
 
 
+@pytest.mark.unsanitized
 @pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
 def test_the_fuzzer_compiles():
     """Not run here: its head says how."""

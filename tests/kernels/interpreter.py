@@ -1,5 +1,5 @@
-"""Tests of Triton's numbers where no GPU is: Triton reads TRITON_INTERPRET when a program is
-defined, so they run in a process of their own."""
+"""Tests of Triton's numbers without a GPU: Triton reads TRITON_INTERPRET when a program is
+defined, so test_triton_interpreted.py runs them in another process."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import torch
 
+from msclr.kernels import backends
 from msclr.kernels._backend import interpreted
 
 ROOT = Path(__file__).resolve().parents[2]
+DEVICE = "cpu" if interpreted() else "cuda"  # of the tests of numbers
+
+numbers = pytest.mark.skipif(bool(backends()["triton"]), reason=backends()["triton"])
+compiled = pytest.mark.skipif(interpreted(), reason="the interpreter compiles nothing")
 
 
 def passed_in_the_interpreter(*arguments: str | Path) -> int:
-    """How many tests pass; fails where one does not.
+    """How many tests pass; fails if one does not.
 
     Args:
         arguments: of pytest: files, options.

@@ -1,7 +1,6 @@
 """augment in Triton: numbers on a GPU or in the interpreter, and the program as compiled.
 
-Without a GPU the tests of numbers run in a process of their own: Triton reads TRITON_INTERPRET when
-a program is defined.
+Without a GPU test_triton_interpreted.py runs the tests of numbers.
 """
 
 from __future__ import annotations
@@ -9,25 +8,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from msclr.kernels import backends
-from msclr.kernels._backend import interpreted
 from tests.kernels.contract import CONTRACTS, arguments_of
 
 pytest.importorskip("triton")
 from msclr.kernels.augment import triton_launch  # noqa: E402
 from msclr.kernels.augment.amounts import amounts_of  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
-from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
-
-DEVICE = "cpu" if interpreted() else "cuda"
-
-numbers = pytest.mark.skipif(bool(backends()["triton"]), reason=backends()["triton"])
-compiled = pytest.mark.skipif(interpreted(), reason="the interpreter compiles nothing")
-
-
-@pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
-def test_the_numbers_are_right_in_the_interpreter():
-    assert passed_in_the_interpreter(__file__) == 2
+from tests.kernels.interpreter import DEVICE, compiled, numbers  # noqa: E402
 
 
 def given(case):

@@ -1,7 +1,6 @@
 """stgcn_block in Triton: numbers on a GPU or in the interpreter, and programs as compiled.
 
-Without a GPU the tests of numbers, these and those of test_contract.py, run in a process of their
-own: Triton reads TRITON_INTERPRET when a program is defined.
+Without a GPU test_triton_interpreted.py runs the tests of numbers.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from msclr.kernels import backends
-from msclr.kernels._backend import interpreted
 from msclr.kernels._cases import converted
 from msclr.kernels.block import cases
 from msclr.kernels.block.dropout import dropout_factors
@@ -22,17 +19,9 @@ from msclr.kernels import _triton_rows  # noqa: E402
 from msclr.kernels.block import triton_launch  # noqa: E402
 from msclr.kernels.graph_conv import triton_neighbours  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
-from tests.kernels.interpreter import bfloat16_to_nearest, passed_in_the_interpreter  # noqa: E402
+from tests.kernels.interpreter import DEVICE, bfloat16_to_nearest, compiled, numbers  # noqa: E402
 
-DEVICE = "cpu" if interpreted() else "cuda"
-numbers = pytest.mark.skipif(bool(backends()["triton"]), reason=backends()["triton"])
-compiled = pytest.mark.skipif(interpreted(), reason="the interpreter compiles nothing")
 BLOCK = CONTRACTS["stgcn_block"]
-
-
-@pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
-def test_the_numbers_are_right_in_the_interpreter():
-    assert passed_in_the_interpreter(__file__) >= 15
 
 
 def made(*sizes, dtype=torch.float32, **options):
@@ -166,6 +155,7 @@ def launch_all(dtype, c_in, c_out, joints, parameters=torch.float32, counts=None
     triton_launch.backward(torch.ones_like(y), *given, y, *kept, *[True] * 9)
 
 
+@pytest.mark.unsanitized
 @compiled
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(
@@ -184,6 +174,7 @@ def test_compiled_programs_fit_and_use_tensor_cores(capability, dtype, c_in, c_o
     check_compiled(capability, dtype, c_in, c_out, joints, None)
 
 
+@pytest.mark.unsanitized
 @compiled
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(

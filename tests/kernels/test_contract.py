@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch.func import jvp
 
-from msclr.kernels import backends
 from msclr.kernels._backend import interpreted
 from tests.kernels import contract as kit
 from tests.kernels.contract import BACKENDS, CONTRACTS, HALVES, Backend, arguments_of, results_of
-from tests.kernels.interpreter import bfloat16_to_nearest, passed_in_the_interpreter
+from tests.kernels.interpreter import bfloat16_to_nearest
 
 OPERATORS = list(CONTRACTS.values())
 
@@ -59,11 +58,6 @@ def each_case():
         for contract in OPERATORS
         for case in contract.cases.CASES
     ]
-
-
-@pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
-def test_triton_in_the_interpreter():
-    assert passed_in_the_interpreter(__file__, "-k", "triton and not interpreter") >= 160
 
 
 @pytest.mark.parametrize(("contract", "case"), each_case())
@@ -118,6 +112,7 @@ def test_opcheck_holds(operator, backend):
     torch.library.opcheck(op_of(operator, backend), tuple(arguments._replace(**leaves)))
 
 
+@pytest.mark.unsanitized
 @one_code_path
 def test_it_is_one_node_in_compile_and_export(operator, backend):
     if backend.device == "cuda" or backend.name == "triton":
@@ -224,6 +219,7 @@ def test_two_threads_get_what_one_gets(operator, backend):
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.unsanitized
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc fills memory on request")
 def test_scratch_memory_may_hold_anything(operator, backend):
     """malloc hands out bytes of 0x7f, 3e38 as a float, and torch.empty NaN."""

@@ -208,6 +208,7 @@ def test_the_memory_format_of_x_is_kept(fast):
     torch.testing.assert_close(last, first)
 
 
+@pytest.mark.unsanitized
 def test_forty_thousand_tracks(fast):
     adjacency = layouts.get("kinectv2_25").adjacency()
     x = torch.ones(1, 1, 1, 1).expand(40_000, 1, 16, 25)
@@ -218,6 +219,7 @@ def test_forty_thousand_tracks(fast):
     torch.testing.assert_close(y, x * adjacency.sum((0, 1)))
 
 
+@pytest.mark.unsanitized
 def test_more_than_two_to_the_31_elements():
     if reason := backends()["cpu"]:
         pytest.skip(reason)

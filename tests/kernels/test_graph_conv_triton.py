@@ -1,13 +1,11 @@
 """masked_graph_conv in Triton: numbers on a GPU or in the interpreter, and programs as compiled.
 
-Without a GPU the tests of numbers, these and those of test_graph_conv.py, run in a process of their
-own: Triton reads TRITON_INTERPRET when a program is defined.
+Without a GPU test_triton_interpreted.py runs the tests of numbers.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,22 +19,11 @@ from tests.kernels.contract import CONTRACTS, arguments_of, error_of, in_float64
 triton = pytest.importorskip("triton")
 from msclr.kernels.graph_conv import triton_launch  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
-from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
+from tests.kernels.interpreter import DEVICE, compiled, numbers  # noqa: E402
 
-DEVICE = "cpu" if interpreted() else "cuda"
-HERE = Path(__file__).parent
-
-numbers = pytest.mark.skipif(bool(backends()["triton"]), reason=backends()["triton"])
 on_a_gpu = pytest.mark.skipif(
     bool(backends()["triton"]) or interpreted(), reason="needs a GPU: the interpreter shows nothing"
 )
-compiled = pytest.mark.skipif(interpreted(), reason="the interpreter compiles nothing")
-
-
-@pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
-def test_the_numbers_are_right_in_the_interpreter():
-    files = [HERE / name for name in ("test_graph_conv.py", "test_graph_conv_triton.py")]
-    assert passed_in_the_interpreter(*files, "-k", "triton") >= 32
 
 
 CONTRACT = CONTRACTS["graph_conv"]
@@ -149,6 +136,7 @@ def test_tf32_is_used_where_pytorch_is_told_to():
     assert error_of(found["result 0"], exact["result 0"]) > 1e-5
 
 
+@pytest.mark.unsanitized
 @on_a_gpu
 def test_more_than_2_to_the_31_elements():
     x, *parameters = shaped(1, 1, 16, 64, 64, 1, dtype=torch.bfloat16, device=DEVICE)
@@ -178,6 +166,7 @@ def programs_of(capability, precision, c_in, c_out, v):
         return compile_launches(capability, call)
 
 
+@pytest.mark.unsanitized
 @compiled
 @pytest.mark.parametrize(
     ("capability", "precision", "c_in", "c_out", "v"),
@@ -228,6 +217,7 @@ def test_a_program_that_spills_is_caught(monkeypatch):
     assert [spills(program) for program in found] == [False, True]
 
 
+@pytest.mark.unsanitized
 @compiled
 def test_sizes_of_1_compile():
     """Triton makes a constant of every argument that is 1."""

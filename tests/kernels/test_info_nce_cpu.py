@@ -25,6 +25,7 @@ def test_an_exponential_is_right_to_its_last_digits():
     assert ((loss - exact).abs() < 2**-23 * (1.5 + y) * exact).all()  # y in bits: rounded as well
 
 
+@pytest.mark.unsanitized
 @compiled
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_given_positives_compile_and_export(backend):
@@ -42,6 +43,7 @@ def test_given_positives_compile_and_export(backend):
     torch.testing.assert_close(exported, expected)
 
 
+@pytest.mark.unsanitized
 @compiled
 def test_a_python_temperature_compiles_too():
     queries, keys, bank, _ = leaves(dtype=torch.float32)

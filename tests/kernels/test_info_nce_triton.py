@@ -1,7 +1,6 @@
 """info_nce in Triton: numbers on a GPU or in the interpreter, and programs as compiled.
 
-Without a GPU the tests of numbers run in a process of their own: Triton reads TRITON_INTERPRET when
-a program is defined.
+Without a GPU test_triton_interpreted.py runs the tests of numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from msclr.kernels import backends, info_nce
+from msclr.kernels import info_nce
 from msclr.kernels._backend import interpreted
 from msclr.kernels._qualify.judge import Judge, NotRightError
 from msclr.kernels.info_nce.operator import Arguments
@@ -24,16 +23,7 @@ from triton.runtime import interpreter  # noqa: E402
 
 from msclr.kernels.info_nce import triton_launch  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
-from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
-
-DEVICE = "cpu" if interpreted() else "cuda"
-numbers = pytest.mark.skipif(bool(backends()["triton"]), reason=backends()["triton"])
-compiled = pytest.mark.skipif(interpreted(), reason="the interpreter compiles nothing")
-
-
-@pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
-def test_the_numbers_are_right_in_the_interpreter():
-    assert passed_in_the_interpreter(__file__) >= 10
+from tests.kernels.interpreter import DEVICE, compiled, numbers  # noqa: E402
 
 
 def arguments(views, batch, bank, dim, dtype=torch.float32, seed=0):

@@ -242,6 +242,7 @@ def test_a_wrong_argument_is_named(multi_view_info_nce, name, changed):
         multi_view_info_nce(**(good | changed))
 
 
+@pytest.mark.unsanitized
 @compiled
 @pytest.mark.parametrize("backend", [None, "cpu", "reference"])
 def test_a_plain_number_as_temperature_compiles(backend):

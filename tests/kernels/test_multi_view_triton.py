@@ -1,7 +1,6 @@
 """multi_view_info_nce in Triton: numbers on a GPU or in the interpreter, and programs as compiled.
 
-Without a GPU the tests of numbers run in a process of their own: Triton reads TRITON_INTERPRET when
-a program is defined.
+Without a GPU test_triton_interpreted.py runs the tests of numbers.
 """
 
 from __future__ import annotations
@@ -14,24 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from msclr.kernels import backends, multi_view_info_nce
-from msclr.kernels._backend import interpreted
+from msclr.kernels import multi_view_info_nce
 
 pytest.importorskip("triton")
 from msclr.kernels.multi_view import plan, triton_launch  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
-from tests.kernels.interpreter import passed_in_the_interpreter  # noqa: E402
+from tests.kernels.interpreter import DEVICE, compiled, numbers  # noqa: E402
 
-DEVICE = "cpu" if interpreted() else "cuda"
 NEAR, FAR = 0.2, 0.01  # temperatures: whether exp(similarity / T) is far from overflow
-
-numbers = pytest.mark.skipif(bool(backends()["triton"]), reason=backends()["triton"])
-compiled = pytest.mark.skipif(interpreted(), reason="runs in the other process")
-
-
-@pytest.mark.skipif(not backends()["triton"], reason="the tests of numbers run in this process")
-def test_the_numbers_are_right_in_the_interpreter():
-    assert passed_in_the_interpreter(__file__) >= 11
 
 
 def arguments(views, clips, dim, bank=None, dtype=torch.float32, seed=0):

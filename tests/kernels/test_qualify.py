@@ -175,6 +175,7 @@ def test_processes_of_their_own_try_the_real_thing(qualifying, monkeypatch, capl
     assert not caplog.records
 
 
+@pytest.mark.unsanitized
 def test_tritons_interpreter_is_a_backend_to_try(monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")

@@ -12,11 +12,11 @@ from importlib import import_module
 import pytest
 import torch
 
-from msclr.kernels._backend import interpreted
 from tests.kernels.contract import CONTRACTS, arguments_of
 
 pytest.importorskip("triton")
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
+from tests.kernels.interpreter import compiled  # noqa: E402
 from tests.kernels.test_block_triton import launch_all as block  # noqa: E402
 from tests.kernels.test_graph_conv_triton import (  # noqa: E402
     backward,
@@ -24,7 +24,7 @@ from tests.kernels.test_graph_conv_triton import (  # noqa: E402
     shaped,
 )
 
-pytestmark = pytest.mark.skipif(interpreted(), reason="the interpreter compiles nothing")
+pytestmark = [compiled, pytest.mark.unsanitized]
 
 
 def graph_conv(dtype):
