@@ -16,6 +16,8 @@ def line_of(result: dict[str, Any], show: Collection[str] = ()) -> str:
     about += [f"seed {result[key]}" if key == "seed" else str(result[key]) for key in show]
     if result["protocol"] == "semi":
         about.append(f"{result['labelled_clips']} labelled clips")
+    if result.get("solver", "sgd") != "sgd":
+        about.append(result["solver"])
     head = f"{result['protocol']} {result['layout']} ({', '.join(about)})"
     if result["encoder"] == "pretrained" and not result["seen_in_pretraining"]:
         head += ", unseen"
@@ -24,9 +26,11 @@ def line_of(result: dict[str, Any], show: Collection[str] = ()) -> str:
         between = ": " if "by_k" in result else " "
         return f"{head}: " + ", ".join(f"{k}{between}{value}" for k, value in figures.items())
     worst = sorted((v, k) for k, v in result["per_class"].items() if v is not None)[:3]
+    best = ""
+    if "best epoch" in figures:
+        best = f" (best epoch {result['best_epoch']}: {figures['best epoch']})"
     return (
-        f"{head}: top-1 {figures['top-1']}, top-5 {figures['top-5']} (best epoch "
-        f"{result['best_epoch']}: {figures['best epoch']}); weakest classes "
+        f"{head}: top-1 {figures['top-1']}, top-5 {figures['top-5']}{best}; weakest classes "
         + ", ".join(f"'{name}' {value:.0f} %" for value, name in worst)
     )
 

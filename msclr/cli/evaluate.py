@@ -22,7 +22,8 @@ STREAM_HELP = (
 PROTOCOLS = ("linear", "knn", "semi", "finetune", "retrieval", "transfer")
 FROZEN = ("linear", "knn", "retrieval")  # of features that are computed once
 UNTRAINED = ("knn", "retrieval")
-TRAINING_OPTIONS = ("epochs", "lr", "batch_size")
+SOLVERS = ("sgd", "lbfgs")  # of msclr.evaluation.linear
+TRAINING_OPTIONS = ("epochs", "lr", "batch_size", "solver")
 
 
 def add(commands) -> None:
@@ -78,6 +79,11 @@ def _add_evaluation_options(parser, lr: str, epochs: str, batch_size: str) -> No
     parser.add_argument("--lr", type=float, help=f"of what is trained; default: {lr}")
     parser.add_argument("--epochs", type=int, help=f"of what is trained; default: {epochs}")
     parser.add_argument("--batch-size", type=int, help=f"of it; default: {batch_size}")
+    text = (
+        "of linear classifiers: sgd as the papers have it, or lbfgs, logistic regression on "
+        "standardised features until it converges, better on small sets (default: sgd)"
+    )
+    parser.add_argument("--solver", choices=SOLVERS, help=text)
     text = "print one JSON object; of several results a list"
     parser.add_argument("--json", action="store_true", help=text)
 
@@ -86,22 +92,28 @@ def _evaluate(arguments) -> None:
     from msclr.cli._results import line_of, line_of_summary, lines_of_files
     from msclr.evaluation import open_run
     from msclr.evaluation.run import chosen_streams
+    from msclr.evaluation.splits import check_layouts
     from msclr.evaluation.summary import summarise
 
     _check(arguments)
-    seeds = _seeds(arguments)
+    seeds, layouts = _seeds(arguments), _layouts(arguments)
     runs = [open_run(x, arguments.random, arguments.device) for x in arguments.run_folders]
     for run in runs:
         chosen_streams(run, arguments.stream)  # refuses one that the run has no encoder of
+        if layouts and not arguments.train_layout:
+            check_layouts(run, layouts, arguments.data)
+    _check_distinct(runs)
     show = [key for key, of in (("run", runs), ("seed", seeds)) if len(of) > 1]
-    results = []
+    results, noted = [], set()
     for result in _results(runs, seeds, arguments):
         results.append(result)
         if not arguments.json:
             print(line_of(result, [key for key in show if key in result]))
         for text in lines_of_files(result):
             say(f"msclr: {text}")
-        _say_notes(_named_notes([result]))
+        notes = _named_notes(result, "run" in show)
+        _say_notes([note for note in notes if note not in noted])  # of features, for each seed
+        noted.update(notes)
     if arguments.json:
         print_json(results[0] if len(results) == 1 else results)
     for summary in summarise(results) if show else ():
@@ -179,6 +191,13 @@ def _check(arguments) -> None:
     _check_transfer(arguments)
     if protocol == "semi":
         check_share(arguments.labels)
+    solver = options.pop("solver", "sgd")
+    if solver == "lbfgs" and given != ["solver"]:
+        raise InputError(
+            "--solver lbfgs takes no --seeds, --epochs, --lr and --batch-size; leave them out"
+        )
+    if "solver" in given and protocol in ("semi", "finetune"):
+        raise InputError(f"{protocol} trains all weights and takes no --solver; leave it out")
     what = "finetuning" if protocol in ("semi", "finetune") else "linear evaluation"
     check_options(**{"epochs": 1, "lr": 1.0, "batch_size": 1} | options, what=what)
 
@@ -212,15 +231,23 @@ def _check_transfer(arguments) -> None:
         )
 
 
+def _check_distinct(runs) -> None:
+    """Raise InputError for a run given twice, of which a mean would be none."""
+    paths = [run.path.resolve() for run in runs]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise InputError(f"{path} is given twice; give each run once")
+
+
 def _seeds(arguments) -> list[int]:
     try:
-        seeds = [int(x) for x in (arguments.seeds or "0").split(",")]
+        seeds = [int(x) for x in ("0" if arguments.seeds is None else arguments.seeds).split(",")]
     except ValueError:
         seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+    if not seeds or not 0 <= min(seeds) <= max(seeds) < 2**63 or len(set(seeds)) < len(seeds):
         raise InputError(
-            f"seeds is {arguments.seeds!r}; wanted different whole numbers of 0 or more, such as "
-            "0,1,2"
+            f"seeds is {arguments.seeds!r}; wanted different whole numbers of 0 or more (below "
+            "2^63), such as 0,1,2"
         )
     return seeds
 
@@ -261,8 +288,9 @@ def _training_options(arguments) -> dict[str, float]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _named_notes(results: list[dict[str, Any]]) -> list[str]:
-    return [f"{result['layout']}: {note}" for result in results for note in result["notes"]]
+def _named_notes(result: dict[str, Any], of_run: bool) -> list[str]:
+    name = f"{result['layout']} ({result['run']})" if of_run else result["layout"]
+    return [f"{name}: {note}" for note in result["notes"]]
 
 
 def _say_notes(notes: list[str]) -> None:

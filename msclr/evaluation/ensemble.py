@@ -17,7 +17,7 @@ from msclr.data.store import open_store
 from msclr.errors import InputError
 from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR
 from msclr.evaluation.metrics import per_class_accuracy, top_k_accuracy
-from msclr.evaluation.protocols import LINEAR_DEFAULTS, linear_logits
+from msclr.evaluation.protocols import LINEAR_DEFAULTS, linear_logits, linear_options
 from msclr.evaluation.results import PerClip, digest, flags, keep_result
 from msclr.evaluation.run import Run
 from msclr.evaluation.splits import data_layouts
@@ -92,6 +92,7 @@ def evaluate_ensemble(
     epochs: int = EPOCHS,
     lr: float = LR,
     batch_size: int = BATCH_SIZE,
+    solver: str = "sgd",
     route: str = "auto",
 ) -> dict[str, Any]:
     """Add up the logits of a linear classifier per run and layout.
@@ -109,7 +110,8 @@ def evaluate_ensemble(
         InputError: data without the same clips, or clips with other labels, or a run that is given
             twice; see also :func:`evaluate_linear`.
     """
-    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
+    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "solver": solver}
+    options = {k: v for k, v in linear_options(options).items() if k != "seed"}
     fits = _fit_members(runs, layouts, data, options | {"route": route})
     labels, classes = fits[0].labels, list(fits[0].result["per_class"])
     several = len({run.recipe.stream for run in runs}) > 1
@@ -125,7 +127,7 @@ def evaluate_ensemble(
             zip(classes, per_class_accuracy(total, labels, len(classes)), strict=True)
         ),
         "notes": [
-            f"{member['layout']} ({member['run']}): {note}"
+            f"{member['layout']} ({member['stream']}, {member['run']}): {note}"
             for member in results
             for note in member["notes"]
         ],

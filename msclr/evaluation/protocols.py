@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from msclr.errors import InputError
 from msclr.evaluation.knn import knn_classes
 from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, check_options, fit_linear
 from msclr.evaluation.results import PerClip, check_also, describe, keep_result, of_route
@@ -15,7 +16,8 @@ from msclr.evaluation.run import Run
 from msclr.evaluation.splits import SplitFeatures, distinct, features_of
 
 KS = (1, 20)
-LINEAR_DEFAULTS = {"seed": 0, "epochs": EPOCHS, "lr": LR, "batch_size": BATCH_SIZE}
+OF_SGD = {"seed": 0, "epochs": EPOCHS, "lr": LR, "batch_size": BATCH_SIZE}
+LINEAR_DEFAULTS = OF_SGD | {"solver": "sgd"}
 
 
 def evaluate_linear(
@@ -28,6 +30,7 @@ def evaluate_linear(
     epochs: int = EPOCHS,
     lr: float = LR,
     batch_size: int = BATCH_SIZE,
+    solver: str = "sgd",
     route: str = "auto",
     also: Collection[str] = (),
     features: SplitFeatures | None = None,
@@ -40,8 +43,9 @@ def evaluate_linear(
         data: a prepared folder; None for that of the run's recipe.
         stream: "joint", "motion" or "bone"; None for the recipe's. Several as "joint+motion+bone"
             train a classifier for each together, on the mean of their logits (CrosSCLR).
-        seed, epochs, lr, batch_size: see :func:`fit_linear`; the rate falls after 80 % of the
-            epochs.
+        seed, epochs, lr, batch_size: of SGD, see :func:`fit_linear`; the rate falls after 80 % of
+            the epochs.
+        solver: "sgd", the papers' protocol, or "lbfgs", which takes no options of SGD.
         route: for a layout that the encoder was not trained on, see :func:`features_of`.
         also: "scores" keeps the names, labels and logits of the val clips in an .npz file next to
             the result, "confusion" the confusion matrix as .csv and .png.
@@ -58,7 +62,7 @@ def evaluate_linear(
     Raises:
         InputError: see :func:`features_of` and :func:`fit_linear`.
     """
-    options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size}
+    options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size, "solver": solver}
     how = {"route": route, "also": also, "features": features}
     return linear_logits(run, layout, data, stream, **how, **options)[0]
 
@@ -74,8 +78,7 @@ def linear_logits(
     **options,
 ) -> tuple[dict[str, Any], Tensor, Tensor]:
     """The result of :func:`evaluate_linear`, the last epoch's logits and the labels."""
-    options = LINEAR_DEFAULTS | options
-    check_options(options["epochs"], options["lr"], options["batch_size"])  # before the long part
+    options = linear_options(options)  # before the long part
     check_also(also)
     f = features or features_of(run, layout, data, stream, route)
     fit = fit_linear(*f.split, classifiers=f.streams, **options)
@@ -88,6 +91,20 @@ def linear_logits(
     clips = PerClip.of_logits(f.val_names, f.val_labels, f.classes, fit.logits)
     keep_result(run, f.store, result, changed, clips, also)
     return result, fit.logits, f.val_labels
+
+
+def linear_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a linear classifier is trained by; of L-BFGS its name alone.
+
+    Raises InputError for options out of range, and for those of SGD where L-BFGS would ignore them.
+    """
+    options = LINEAR_DEFAULTS | given
+    check_options(options["epochs"], options["lr"], options["batch_size"], solver=options["solver"])
+    if options["solver"] == "sgd":
+        return options
+    if unread := [name for name, value in OF_SGD.items() if options[name] != value]:
+        raise InputError(f"solver lbfgs takes no {', '.join(unread)}; leave out, or take sgd")
+    return {"solver": options["solver"]}
 
 
 def evaluate_knn(

@@ -160,7 +160,7 @@ def _suffixes(options: Mapping[str, Any]) -> Iterator[str]:
         if name == "ks":
             yield from (f"k{k}" for k in value)
         else:
-            yield f"route_{value}" if name == "route" else f"{name}{value}"
+            yield f"{name}_{value}" if name in ("route", "solver") else f"{name}{value}"
 
 
 def _command(run: Run, result: dict[str, Any], options: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ def figures_of(result: dict[str, Any]) -> dict[str, float]:
         recall = {f"R@{k}": value for k, value in result["recall_at"].items()}
         return {"mAP": result["map"], **recall}
     names = {"top-1": "top1", "top-5": "top5", "best epoch": "best_top1"}
-    return {name: result[key] for name, key in names.items()}
+    return {name: result[key] for name, key in names.items() if result[key] is not None}
 
 
 def summarise(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from msclr.errors import InputError
-from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, check_options, fit_linear
-from msclr.evaluation.protocols import LINEAR_DEFAULTS
+from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, fit_linear
+from msclr.evaluation.protocols import LINEAR_DEFAULTS, linear_options
 from msclr.evaluation.results import PerClip, check_also, describe, keep_result, of_route
 from msclr.evaluation.run import Run
 from msclr.evaluation.splits import SplitFeatures, features_of
@@ -30,6 +30,7 @@ def evaluate_transfer(
     epochs: int = EPOCHS,
     lr: float = LR,
     batch_size: int = BATCH_SIZE,
+    solver: str = "sgd",
     route: str = "auto",
     also: Collection[str] = (),
     features: tuple[SplitFeatures, SplitFeatures] | None = None,
@@ -45,7 +46,7 @@ def evaluate_transfer(
         data: the prepared folder that is tested on; None for ``train_data``. Of another one the
             classes are matched by their names; clips of classes that only one of the two has are
             left out, of training too.
-        stream, seed, epochs, lr, batch_size, route, also: see
+        stream, seed, epochs, lr, batch_size, solver, route, also: see
             :func:`~msclr.evaluation.evaluate_linear`.
         features: what :func:`transfer_features` gave for the same arguments.
         train_data: the prepared folder whose labels are used; None for the run's own.
@@ -59,8 +60,8 @@ def evaluate_transfer(
     Raises:
         InputError: data without a class in common; see also :func:`evaluate_linear`.
     """
-    options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size}
-    check_options(epochs, lr, batch_size)  # before the long part
+    options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size, "solver": solver}
+    options = linear_options(options)  # before the long part
     check_also(also)
     train_data, data = _folders(run, train_data, data)
     source, target = features or transfer_features(

@@ -32,13 +32,13 @@ def head_of(run: Run, evaluation: str | os.PathLike[str]) -> Head:
             encoder; or the classifier's accuracy is another than the result's.
     """
     from msclr.evaluation.linear import fit_linear
-    from msclr.evaluation.protocols import features_of
+    from msclr.evaluation.protocols import LINEAR_DEFAULTS, features_of
 
     path, result = _read(run.folder, evaluation)
     _check(run, result, path)
     route = result["route"] if result["route"] != "known" else "auto"
     f = features_of(run, result["layout"], result["data"], result["stream"], route)
-    options = {key: result[key] for key in ("seed", "epochs", "lr", "batch_size")}
+    options = {key: result[key] for key in LINEAR_DEFAULTS if key in result}
     fit = fit_linear(f.train, f.train_labels, f.val, f.val_labels, len(f.classes), **options)
     if abs(fit.top1 - result["top1"]) > _APART:
         raise InputError(
