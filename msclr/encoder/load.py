@@ -56,10 +56,12 @@ def load(
     """
     check_route(route)
     if not isinstance(source, Mapping):
+        from msclr.training.checkpoint import checkpoint_of
+
         path = as_path(source)
         if path.is_dir():
             return _of_run(path, layouts, stream, encoder, route, device)
-        state = read_tensors(path, "give a run's folder, or a checkpoint")
+        state = read_tensors(checkpoint_of(path), "give a run's folder, or a checkpoint")
         if not isinstance(state, Mapping):
             raise InputError(f"{path} holds a {type(state).__name__}, wanted a checkpoint")
         if "format" in state and "method" in state:

@@ -16,11 +16,10 @@ from msclr.layouts import Layout
 from msclr.method_keys import readable
 from msclr.methods import METHODS
 from msclr.nn import STGCN
-from msclr.paths import as_path
 from msclr.training.backend import fitting, prepare_kernels
 from msclr.training.build import build_encoders
-from msclr.training.checkpoint import load_checkpoint
-from msclr.training.pretrain import CHECKPOINT, pick_device
+from msclr.training.checkpoint import CHECKPOINT, checkpoint_of, load_checkpoint
+from msclr.training.pretrain import pick_device
 
 
 @dataclass
@@ -126,10 +125,7 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
     Raises:
         InputError: no run there, or a damaged checkpoint.
     """
-    path = as_path(folder)
-    if not path.exists():
-        raise InputError(f"no run at {path}: there is no such folder")
-    path = path / CHECKPOINT if path.is_dir() else path
+    path = checkpoint_of(folder)
     folder, state = path.parent, load_checkpoint(path)
     recipe = make_recipe(readable(state["recipe"]), source=str(path))
     target = pick_device(device or recipe.device)

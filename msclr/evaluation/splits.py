@@ -14,6 +14,7 @@ from torch import Tensor
 from msclr import layouts as layout_registry
 from msclr.data.dataset import SkeletonDataset
 from msclr.data.store import Store, open_store
+from msclr.data.stored_views import names_in
 from msclr.encoder.routes import Route, choose_route
 from msclr.errors import InputError
 from msclr.evaluation.compare import require_same_kind
@@ -80,6 +81,13 @@ def derived_of(run: Run, store: Store) -> dict[str, str]:
         for name, source in run.on(store).derived.items()
         if name not in store.layouts and source in store.layouts
     }
+
+
+def check_layouts(run: Run, layouts: Sequence[str], data: str | Path | None = None) -> None:
+    """Raise InputError for a layout that the data do not have and that the run did not derive."""
+    store = open_store(run.data_of(data), verify=False)
+    derived = derived_of(run, store)
+    names_in(store, [name for name in layouts if name not in derived])
 
 
 def open_splits(run: Run, store: Store, layout: str) -> list[SkeletonDataset]:
@@ -174,10 +182,10 @@ _intact: set[tuple[Path, str]] = set()  # folders, and the checksums that their 
 def _intact_store(path: str | Path) -> Store:
     """An open store; its files, which may be gigabytes, are compared once a process."""
     store = open_store(path, verify=False)
-    told = (store.path.resolve(), json.dumps(store.meta["checksums"]))
-    if told not in _intact:
+    key = (store.path.resolve(), json.dumps(store.meta["checksums"]))
+    if key not in _intact:
         open_store(path)
-        _intact.add(told)
+        _intact.add(key)
     return store
 
 

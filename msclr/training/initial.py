@@ -12,10 +12,8 @@ from msclr.errors import InputError
 from msclr.files import read_tensors
 from msclr.methods import METHODS
 from msclr.nn import STGCN, load_pretrained
-from msclr.paths import as_path
 from msclr.recipe_keys import DEFAULT_VALUES
-
-_CHECKPOINT = "checkpoint.pt"
+from msclr.training.checkpoint import checkpoint_of
 
 
 def load_initial(recipe: Recipe, method: nn.Module) -> str:
@@ -32,9 +30,7 @@ def load_initial(recipe: Recipe, method: nn.Module) -> str:
     Raises:
         InputError: no checkpoint there, one that cannot be read, or encoders of other widths.
     """
-    path = as_path(recipe.init_from)
-    path = path / _CHECKPOINT if path.is_dir() else path
-    state = read_tensors(path, "give a run's folder, or a checkpoint")
+    state = read_tensors(checkpoint_of(recipe.init_from), "give a run's folder, or a checkpoint")
     per_stream, new = METHODS[recipe.method].per_stream, []
     embedders = dict(method.query.items()) if per_stream else {recipe.stream: method.query}
     for stream, embedder in embedders.items():

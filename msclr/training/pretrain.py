@@ -24,7 +24,7 @@ from msclr.methods import METHODS
 from msclr.paths import as_path
 from msclr.training.backend import check_kernels, describe_kernels, running_on
 from msclr.training.build import build_method, build_sampler, build_views, open_clips
-from msclr.training.checkpoint import load_checkpoint, save_checkpoint
+from msclr.training.checkpoint import CHECKPOINT, RECIPE, load_checkpoint, save_checkpoint
 from msclr.training.distributed import Ranks, own_device, ranks_of
 from msclr.training.graph import CudaGraphs, GraphedSteps, Recorder, why_no_graphs
 from msclr.training.header import header, notices
@@ -37,7 +37,7 @@ from msclr.training.schedule import learning_rate
 from msclr.training.stop import noted_signals
 from msclr.training.watch import Watch, last_keys_cosine
 
-CHECKPOINT, RECIPE, LOG = "checkpoint.pt", "recipe.yaml", "log.csv"
+LOG = "log.csv"
 _OF_A_RUN = (RECIPE, LOG)  # what a run leaves before its first checkpoint
 _DEFAULTS = asdict(Recipe(data="", out=""))
 # On a resume.

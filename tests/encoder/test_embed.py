@@ -161,7 +161,7 @@ def test_what_load_cannot_do_is_one_line(folders, options):
 
 
 def test_nothing_there_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="no checkpoint at"):
+    with pytest.raises(InputError, match="no run at"):
         msclr.load(tmp_path / "absent.pt")
 
 

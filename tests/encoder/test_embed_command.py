@@ -134,7 +134,7 @@ def test_nothing_is_written_over(folders, file, data, tmp_path, capsys):
         ((folders["joint"], file, "--out", tmp_path / "f.txt"), "ends in .npz"),
         ((folders["joint"], tmp_path / "none", "--out", tmp_path / "g.npz"), "there is nothing at"),
         ((folders["joint"], data, "--window", 4, "--out", tmp_path / "g.npz"), "have no windows"),
-        ((tmp_path / "norun", file, "--out", tmp_path / "g.npz"), "no checkpoint at"),
+        ((tmp_path / "norun", file, "--out", tmp_path / "g.npz"), "no run at"),
     ):
         status, _, error = embed(capsys, *command)
         assert status == 2 and message in error

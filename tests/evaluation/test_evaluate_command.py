@@ -14,7 +14,7 @@ import pytest
 
 from msclr.cli import main
 from msclr.data import prepare_arrays
-from msclr.evaluation import evaluate_linear, evaluate_transfer, finetune, open_run
+from msclr.evaluation import evaluate_linear, evaluate_transfer, finetune, open_run, splits
 from msclr.evaluation.summary import summarise
 from tests.tiny import FRAMES, LAYOUTS, UNSEEN, VAL, tiny_clips, tree
 
@@ -220,6 +220,10 @@ def test_what_is_not_asked_for_is_not_kept(copies, capsys):
         (["retrieval", "--epochs", "1"], "retrieval trains nothing and takes no --epochs"),
         (["retrieval", "--confusion"], "retrieval predicts no class"),
         (["linear", "--seeds", "a"], "seeds is 'a'; wanted different whole numbers"),
+        (["linear", "--seeds", ""], "seeds is ''; wanted different whole numbers"),
+        (["linear", "--seeds", "9223372036854775808"], "of 0 or more (below 2^63)"),
+        (["linear", "--lr", "1e300"], "a number above 0 that float32 can hold"),
+        (["linear", "--layout", ","], "--layout is ',' and names none; give a layout"),
         (["linear", "--seeds", "1,1"], "seeds is '1,1'; wanted different whole numbers"),
         (["transfer"], "transfer takes --data OTHER"),
         (["transfer", "--data", "absent"], "absent is not a folder"),
@@ -236,6 +240,32 @@ def test_what_does_not_go_together_is_one_line_and_status_2(arguments, message, 
     assert last.startswith("msclr: error: ") and message in last
 
 
-def test_an_absent_run_is_found_before_the_first_is_evaluated(copies, capsys):
-    printed(capsys, "evaluate", "knn", copies[0], "absent", status=2)
+def test_absent_runs_and_layouts_are_found_before_the_first_is_evaluated(copies, capsys):
+    for rest in (["absent"], ["--layout", f"{A},nonsense"], ["--layout", f"{A},coco_19"]):
+        printed(capsys, "evaluate", "knn", copies[0], *rest, status=2)
     assert not (Path(copies[0]) / "evaluation").exists()
+
+
+def test_a_run_given_twice_is_refused(copies, capsys):
+    again = f"{copies[0]}/../{Path(copies[0]).name}"
+    assert (
+        "give each run once" in printed(capsys, "evaluate", "knn", copies[0], again, status=2).err
+    )
+
+
+def test_a_note_is_said_once_and_of_its_run(copies, capsys, monkeypatch):
+    monkeypatch.setattr(splits, "collapse_note", lambda features: "they coincide")
+    asked = ["evaluate", "linear", "--layout", A, "--seeds", "0,1", *QUICK]
+    assert printed(capsys, *asked, copies[0]).err.count("they coincide") == 1
+    lines = printed(capsys, *asked, *copies).err.splitlines()
+    said = [f"msclr: note: {A} ({run}): they coincide" for run in copies]
+    assert [line for line in lines if "coincide" in line] == said
+
+
+def test_a_run_without_a_checkpoint_is_said_to_be_one(copies, tmp_path, capsys):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "recipe.yaml").touch()
+    for folder, why in (("begun", "its run has written none yet"), (".", "this is no run's")):
+        given = tmp_path / folder
+        for command in (["evaluate", "knn", given], ["report", given]):
+            assert f"no checkpoint in {given}: {why}" in printed(capsys, *command, status=2).err

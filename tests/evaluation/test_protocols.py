@@ -206,7 +206,7 @@ def test_notes_on_the_features_and_the_fit_come_with_the_result(run, monkeypatch
     of_features = f"of {TRAIN} clips"
     assert evaluate_knn(run, LAYOUTS[0])["notes"] == [of_features]
     assert evaluate_linear(run, LAYOUTS[0], epochs=1)["notes"] == [of_features, "of the fit"]
-    member = f"{LAYOUTS[0]} ({run.folder})"
+    member = f"{LAYOUTS[0]} (joint, {run.folder})"
     assert evaluate_ensemble([run], [LAYOUTS[0]], epochs=1)["notes"] == [
         f"{member}: {of_features}",
         f"{member}: of the fit",
