@@ -227,10 +227,14 @@ def test_figures_are_those_of_the_commands(planned, data, tmp_path):
     job = plan.jobs_of(about, [open_store(data)], tmp_path, 1, {"recipe": []})[0]
     figures, run = one.run_one(job)["figures"], open_run(job.recipe.out)
     for route in ("derive", "attach"):
-        told = evaluate_linear(run, OTHER, route=route)["top1"]
-        assert figures[f"linear {OTHER} {route}"] == told
+        top1 = evaluate_linear(run, OTHER, route=route)["top1"]
+        assert figures[f"linear {OTHER} {route}"] == top1
     assert figures[f"{ONE} to {OTHER}"] == evaluate_transfer(run, ONE, OTHER)["top1"]
     assert figures["ensemble"] == evaluate_ensemble([run])["top1"]
+    by = {"solver": "lbfgs"}
+    assert figures[f"lbfgs {ONE}"] == evaluate_linear(run, ONE, **by)["top1"]
+    assert figures[f"lbfgs {ONE} to {OTHER}"] == evaluate_transfer(run, ONE, OTHER, **by)["top1"]
+    assert figures["lbfgs ensemble"] == evaluate_ensemble([run], **by)["top1"]
 
 
 def test_the_ceiling_has_figures_of_each_layout(planned, data, tmp_path):
@@ -248,18 +252,18 @@ def test_a_failed_run_is_named_and_the_others_go_on(planned, data, tmp_path, mon
     monkeypatch.setattr(workers, "start", lambda job, out: Failed())
     monkeypatch.setattr(workers, "_WAIT", 0)
     assert call(planned, data, tmp_path / "out", "--select", "--seeds", "1") == 1
-    printed, told = capsys.readouterr()
-    assert printed.count("failed after") == 4 and told.count("logs/one-") == 2
+    printed, errors = capsys.readouterr()
+    assert printed.count("failed after") == 4 and errors.count("logs/one-") == 2
 
 
-def test_a_job_in_a_process_of_its_own(planned, data, tmp_path):
+def test_a_job_in_another_process(planned, data, tmp_path):
     about = plan.load_plan(str(planned))
     jobs = plan.jobs_of(about, [open_store(data)], tmp_path, 1, {"recipe": []})[:1]
-    told = []
-    assert workers.run_all(jobs, tmp_path, 2, told.append) == []
+    lines = []
+    assert workers.run_all(jobs, tmp_path, 2, lines.append) == []
     result = json.loads(workers.result_file(tmp_path, jobs[0]).read_text())
     assert result["steps"] == 2 and f"linear {ONE}" in result["figures"]
-    assert told[0] == "1 runs, 0 of them done before" and "done after" in told[1]
+    assert lines[0] == "1 runs, 0 of them done before" and "done after" in lines[1]
 
 
 def test_the_interval_of_known_cases():

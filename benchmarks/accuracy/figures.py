@@ -18,6 +18,7 @@ from msclr.evaluation.run import Run
 from msclr.evaluation.splits import SplitFeatures, data_layouts, features_of
 
 ROUTES = ("derive", "attach")  # to a layout that an encoder was not trained on
+SOLVERS = {"linear": "sgd", "lbfgs": "lbfgs"}  # of linear classifiers, by the names of figures
 
 
 def figures_of_all(run: Run, data: Mapping[str, str]) -> dict[str, float]:
@@ -37,28 +38,33 @@ def figures_of(run: Run, data: str) -> dict[str, float]:
     "A to B": the classifier trained on features of A, tested on B, unseen ones derived.
     "ensemble": of the data's layouts, unseen ones derived. "ensemble of trained": of those that the
     encoder was trained on, where there are several and others than the data's.
+    "lbfgs L", "lbfgs A to B", "lbfgs ensemble": the same with classifiers by L-BFGS.
     """
     stored = list(open_store(data, verify=False).layouts)
     trained = [layout for layout in data_layouts(run, data) if layout in run.layouts]
     figures: dict[str, float] = {}
     features: dict[str, SplitFeatures] = {}
-    logits: dict[str, Tensor] = {}
+    logits: dict[tuple[str, str], Tensor] = {}
     for layout in dict.fromkeys([*stored, *trained]):
         seen = layout in run.layouts
         for route in ("auto",) if seen else ROUTES:
             f = features_of(run, layout, data, route=route)
             name = layout if seen else f"{layout} {route}"
-            fit, figures[f"linear {name}"] = _linear(f, f)
+            features.setdefault(layout, f)
+            for kind in SOLVERS:
+                fit, figures[f"{kind} {name}"] = _linear(f, f, kind)
+                logits.setdefault((kind, layout), fit)
             figures[f"1nn {name}"] = knn(*_split(f, f), len(f.classes), [1])[1]
-            if layout not in features:
-                features[layout], logits[layout] = f, fit
     labels = features[stored[0]].val_labels
-    for source, target in permutations(stored, 2):
-        figures[f"{source} to {target}"] = _linear(features[source], features[target])[1]
-    for name, members in (("ensemble", stored), ("ensemble of trained", trained)):
-        if len(members) > 1 and (name == "ensemble" or set(members) != set(stored)):
-            total = ensemble_logits([logits[layout] for layout in members])
-            figures[name] = top_k_accuracy(total, labels, 1)
+    for kind in SOLVERS:
+        prefix = "" if kind == "linear" else f"{kind} "
+        for source, target in permutations(stored, 2):
+            top1 = _linear(features[source], features[target], kind)[1]
+            figures[f"{prefix}{source} to {target}"] = top1
+        for name, members in (("ensemble", stored), ("ensemble of trained", trained)):
+            if len(members) > 1 and (name == "ensemble" or set(members) != set(stored)):
+                total = ensemble_logits([logits[kind, layout] for layout in members])
+                figures[prefix + name] = top_k_accuracy(total, labels, 1)
     return figures
 
 
@@ -66,6 +72,6 @@ def _split(source: SplitFeatures, target: SplitFeatures) -> tuple[Tensor, ...]:
     return source.train, source.train_labels, target.val, target.val_labels
 
 
-def _linear(source: SplitFeatures, target: SplitFeatures) -> tuple[Tensor, float]:
-    fit = fit_linear(*_split(source, target), len(source.classes))
+def _linear(source: SplitFeatures, target: SplitFeatures, kind: str) -> tuple[Tensor, float]:
+    fit = fit_linear(*_split(source, target), len(source.classes), solver=SOLVERS[kind])
     return fit.logits, fit.top1
