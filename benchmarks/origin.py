@@ -40,10 +40,10 @@ def describe_cpu() -> dict[str, Any]:
     """Model and instruction set: PyTorch's choice, the CPU's flags, and what limits either."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
     pairs = [line.split(":", 1) for line in lines if ":" in line]
-    told = {key.strip(): value.strip() for key, value in reversed(pairs)}  # of the first core
-    flags = told.get("flags", told.get("Features", "")).split()
+    fields = {key.strip(): value.strip() for key, value in reversed(pairs)}  # of the first core
+    flags = fields.get("flags", fields.get("Features", "")).split()
     return {
-        "model": told.get("model name") or platform.processor() or platform.machine(),
+        "model": fields.get("model name") or platform.processor() or platform.machine(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "flags": [flag for flag in FLAGS if flag in flags],
         "environment": limits(),

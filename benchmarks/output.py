@@ -113,8 +113,8 @@ def contestants(row: dict[str, Any]) -> set[str]:
 
 def in_words(row: dict[str, Any]) -> str:
     """A row's sizes."""
-    told = (f"{k} {v}" for k, v in row.items() if isinstance(v, (int, str)) and k not in _NO_SIZES)
-    return " ".join(told)
+    sizes = (f"{k} {v}" for k, v in row.items() if isinstance(v, (int, str)) and k not in _NO_SIZES)
+    return " ".join(sizes)
 
 
 def save(result: dict[str, Any], path: Path) -> None:

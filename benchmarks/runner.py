@@ -101,8 +101,8 @@ def run(benchmark: ModuleType, argv: Sequence[str] | None = None) -> dict[str, A
 
 def file_name(benchmark: ModuleType, args: argparse.Namespace) -> str:
     """Of a published result, without its ending; the tables look for such names."""
-    told = {**vars(args), "device": args.device.type, "compiled": "-compiled" * args.compile}
-    rest = benchmark.SETUP.file.format(**told, setting=setting(args.device, args.backend))
+    fields = {**vars(args), "device": args.device.type, "compiled": "-compiled" * args.compile}
+    rest = benchmark.SETUP.file.format(**fields, setting=setting(args.device, args.backend))
     return "-".join(filter(None, [called(benchmark).replace(" ", "_"), rest]))
 
 

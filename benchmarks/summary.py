@@ -20,8 +20,8 @@ def line(row: dict[str, Any]) -> str:
     """Sizes; then of the row and each of its parts milliseconds, ratios, rates and memory."""
     parts = {"": row} | {name: row[name] for name in ("forward", "forward_backward") if name in row}
     figures = {name: _figures(part) for name, part in parts.items()}
-    told = [f"{name} {text}".strip() for name, text in figures.items() if text]
-    return "; ".join([in_words(row), *told])
+    texts = [f"{name} {text}".strip() for name, text in figures.items() if text]
+    return "; ".join([in_words(row), *texts])
 
 
 def _figures(part: dict[str, Any]) -> str:

@@ -140,8 +140,8 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return values
-    beside = path.parent / f"{base}.yaml"
-    base_path = beside if beside.is_file() else _find(str(base))
+    sibling = path.parent / f"{base}.yaml"
+    base_path = sibling if sibling.is_file() else _find(str(base))
     if base_path in (path, *seen):
         raise InputError(f"{path}: base {base!r} leads back to itself")
     return _over(_read(base_path, (path, *seen)), values)

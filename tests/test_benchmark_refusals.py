@@ -14,9 +14,9 @@ from benchmarks import info_nce, machine, origin
 def refused(arguments: list[str], capsys) -> str:
     """The one line that a command line ends with."""
     assert command.main(arguments) == 2
-    printed, told = capsys.readouterr()
-    assert printed == "" and told.startswith("benchmarks: error: ") and told.count("\n") == 1
-    return told
+    printed, error = capsys.readouterr()
+    assert printed == "" and error.startswith("benchmarks: error: ") and error.count("\n") == 1
+    return error
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_a_run_held_back_to_an_older_instruction_set_replaces_no_other(
 ):
     (results / NAME).write_text(json.dumps({"rows": []}))
     monkeypatch.setenv("MSCLR_CPU_ISA", "avx2")
-    told = refused(publish(results), capsys)
-    assert "measured with no limits set, this run has {'MSCLR_CPU_ISA': 'avx2'}" in told
+    error = refused(publish(results), capsys)
+    assert "measured with no limits set, this run has {'MSCLR_CPU_ISA': 'avx2'}" in error
 
 
 @pytest.mark.parametrize(("file", "mark"), [("code.py", " M code.py"), ("new.py", "?? new.py")])

@@ -52,8 +52,8 @@ def test_a_result_holds_what_its_readers_want(name, tmp_path, monkeypatch, capsy
     rounds = ["--rounds", "2"] if module.SETUP.rounds else []
     out = tmp_path / "result.json"
     assert command.main([*name.split(), *options.split(), *rounds, "--out", str(out)]) == 0
-    printed, told = capsys.readouterr()
-    assert f"written to {out}" in told
+    printed, errors = capsys.readouterr()
+    assert f"written to {out}" in errors
 
     result = json.loads(out.read_text())
     assert set(result) >= ORIGIN and result["benchmark"] == name.replace(" ", "_")

@@ -65,10 +65,10 @@ def test_doctor_ends_with_1_where_something_is_wrong(verdict, trials, capsys):
     found, _ = trials
     found["BLOCK", "single"] = verdict
     assert cli.main(["doctor", "--device", "cpu", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    (row,) = [r for r in told["verdicts"] if r["verdict"] == verdict.reason]
+    printed = json.loads(capsys.readouterr().out)
+    (row,) = [r for r in printed["verdicts"] if r["verdict"] == verdict.reason]
     assert row["operator"] == "stgcn_block" and not row["qualified"] and row["runs"]
-    assert told["device"] == "cpu" and told["backends"]["cpu"] == ""
+    assert printed["device"] == "cpu" and printed["backends"]["cpu"] == ""
 
 
 def test_doctor_refuses_a_device_and_an_environment_that_are_not_there(trials, capsys, monkeypatch):

@@ -37,7 +37,7 @@ def tiny_clips(names=LAYOUTS) -> dict:
         "labels": [clip % 2 for clip in range(count)],
         "split": ["train"] * TRAIN + ["val"] * VAL,
         "classes": ["stand", "hug"],
-        "frame": "camera",  # in metres, so that a unit is told from another
+        "frame": "camera",  # in metres, so that another unit shows
     }
 
 

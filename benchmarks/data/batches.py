@@ -3,13 +3,13 @@
 A triple is what a step of AimCLR takes: two normal views and an extreme one of every clip. The
 contestants are `torch`, whole batches in about thirty PyTorch operations per view (the reference of
 `kernels.augment`), and NumPy clip by clip as data loaders do it, both vectorised within the clip:
-`usual`, each augmentation a function of its own, the blur a sum of shifted clips; and `lean`, the
+`usual`, with a function for each augmentation, the blur a sum of shifted clips; and `lean`, the
 fewest and largest NumPy operations that the formulas allow (one matrix product for shear and
-rotation, one for the blur). NumPy draws from a generator of its own, which is cheaper than one a
-clip, and is told which bodies are absent. Clips are in memory; each contestant ends with a batch.
+rotation, one for the blur). NumPy draws all numbers from one generator, which is cheaper than one
+per clip, and is given the absent bodies. Clips are in memory; each contestant ends with a batch.
 Each makes several batches in a row, of other clips, as an epoch does; times are those of one.
 
-`ours_one_thread` is ours as a loader would have it, with a process a core.
+`ours_one_thread` is ours as a loader would run it, with one process per core.
 """
 
 from __future__ import annotations

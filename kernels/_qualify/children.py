@@ -45,13 +45,13 @@ class Limits:
 
 
 def try_all(jobs: Sequence[Job], device: str, limits: Limits) -> dict[tuple[Job, str], Verdict]:
-    """A verdict of each job and family, by processes that run side by side on a GPU."""
+    """A verdict of each job and family, by processes, which run in parallel on a GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    beside = min(len(jobs), max(1, cores // 2), _MOST_PROCESSES) if device != "cpu" else 1
-    threads = max(1, cores // beside)
+    count = min(len(jobs), max(1, cores // 2), _MOST_PROCESSES) if device != "cpu" else 1
+    threads = max(1, cores // count)
     stop, deadline = threading.Event(), time.monotonic() + limits.total
-    with tempfile.TemporaryDirectory(prefix="msclr") as folder, ThreadPoolExecutor(beside) as pool:
-        lock = str(Path(folder) / "lock") if beside > 1 else None
+    with tempfile.TemporaryDirectory(prefix="msclr") as folder, ThreadPoolExecutor(count) as pool:
+        lock = str(Path(folder) / "lock") if count > 1 else None
         trials = [_Trial(job, device, lock, threads, deadline, limits, stop) for job in jobs]
         try:
             found = list(pool.map(_Trial.run, trials))
@@ -137,14 +137,14 @@ class _Trial:
         if start < 0:
             return
         try:
-            told = json.loads(line[start + len(MARK) :])
+            message = json.loads(line[start + len(MARK) :])
         except ValueError:
             return
-        if "verdict" in told:
-            self.found[told["family"]] = Verdict(**told["verdict"])
+        if "verdict" in message:
+            self.found[message["family"]] = Verdict(**message["verdict"])
             self.at = None
         else:
-            self.at = told["family"], told["at"]
+            self.at = message["family"], message["at"]
 
     def _blame(self, families: list[str], why: str, status: int, error: str) -> None:
         """What an end without a verdict says of the family that was being tried."""

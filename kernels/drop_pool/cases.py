@@ -10,7 +10,7 @@ from msclr.kernels.drop_pool.operator import Arguments
 
 
 def make(channels: int, segments: list[int], drop: bool = True) -> Arguments:
-    """``segments``: N, T and V of each layout. One number in forty, and a joint, stand out."""
+    """``segments``: N, T and V of each layout. One number in forty, and one joint, is large."""
     draw = Draw()
     x = draw.normal(rows_in(segments), channels)
     x += 6 * (draw.normal(*x.shape) > 2)

@@ -29,7 +29,7 @@ class Encoder:
         layouts: {name: layout} that it was trained on.
         preparation: the steps and constants that its training data were prepared with.
         stream: "joint", "motion" or "bone".
-        route: what `embed` does with other layouts unless it is told.
+        route: how `embed` takes other layouts where its own `route` is not given.
         source: the file or folder that it is from.
     """
 

@@ -116,17 +116,17 @@ class BodyFrames(nn.Module):
         return Frames(rotation, origin.squeeze(1), scale, ends_seen & sided & spans & (scale > 0))
 
     def _left(self, lines: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        """From right to left (B, 3), and whether anything tells it (B,): the mean of the first
+        """From right to left (B, 3), and whether it is known (B,): the mean of the first
         group of lines (B, P, 3) of which some are there (B, P)."""
-        left, told = None, None
+        left, found = None, None
         groups = zip(lines.split(self.sides, dim=1), there.split(self.sides, dim=1), strict=True)
         for group, some in groups:
             share = some.double().unsqueeze(2)
             mean = (group * share).sum(dim=1) / share.sum(dim=1).clamp(min=1)
             some = some.any(dim=1, keepdim=True)  # (B, 1)
-            left = mean if told is None else torch.where(told, left, mean)
-            told = some if told is None else told | some
-        return left, told.squeeze(1)
+            left = mean if found is None else torch.where(found, left, mean)
+            found = some if found is None else found | some
+        return left, found.squeeze(1)
 
 
 def _best(place: Tensor, ok: Tensor, heights: Tensor) -> tuple[Tensor, ...]:

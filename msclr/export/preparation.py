@@ -163,12 +163,12 @@ class GraphPreparation(nn.Module):
         found = self._frames(clips.xyz, clips.seen)
         order = torch.where(clips.main, -1, _most_moving(clips.xyz, clips.seen))
         chosen = _first_of(found.found, order)  # (N, M) float64
-        told = chosen.sum(dim=1) > 0.5
+        known = chosen.sum(dim=1) > 0.5
         rotation = (found.rotation * chosen[..., None, None]).sum(dim=1)
-        rotation = torch.where(told[:, None, None], rotation, self.identity)
+        rotation = torch.where(known[:, None, None], rotation, self.identity)
         origin = (found.origin * chosen[..., None]).sum(dim=1)
-        origin = torch.where(told[:, None], origin, self._middle(clips))
-        scale = torch.where(told, (found.scale * chosen).sum(dim=1), 1.0)
+        origin = torch.where(known[:, None], origin, self._middle(clips))
+        scale = torch.where(known, (found.scale * chosen).sum(dim=1), 1.0)
         return rotation, origin, scale[:, None, None, None, None]
 
     def _middle(self, clips: _Clips) -> Tensor:
@@ -199,10 +199,10 @@ class GraphPreparation(nn.Module):
         line = place[:, :, 1] - place[:, :, 0]  # (N, T, 3)
         length = (line[..., 0] ** 2 + line[..., 2] ** 2).sqrt()
         shown = first_seen(ok.all(dim=2) & (length >= 1e-3), 1).double()  # (N, T), one at most
-        told = shown.sum(dim=1) > 0.5
-        length = torch.where(told, (length * shown).sum(dim=1), 1.0)
-        cos = torch.where(told, (line[..., 0] * shown).sum(dim=1) / length, 1.0)
-        sin = torch.where(told, (line[..., 2] * shown).sum(dim=1) / length, 0.0)
+        known = shown.sum(dim=1) > 0.5
+        length = torch.where(known, (length * shown).sum(dim=1), 1.0)
+        cos = torch.where(known, (line[..., 0] * shown).sum(dim=1) / length, 1.0)
+        sin = torch.where(known, (line[..., 2] * shown).sum(dim=1) / length, 0.0)
         cos, sin = cos[:, None, None, None], sin[:, None, None, None]
         a, y, b = x.unbind(dim=-1)
         return torch.stack([cos * a + sin * b, y, cos * b - sin * a], dim=-1)

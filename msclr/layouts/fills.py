@@ -63,7 +63,7 @@ FILLS = _both_sides(
 
 
 class Fill(NamedTuple):
-    """How a landmark is made of those that are told.
+    """How a landmark is made of known ones.
 
     weights: over known landmarks. steps: how many fills lead there. near: the landmarks of the
     first of them, for the reader.
@@ -74,9 +74,9 @@ class Fill(NamedTuple):
     near: tuple[str, ...]
 
 
-def fills_of(told: Iterable[str]) -> dict[str, Fill]:
-    """Every landmark that can be filled from those told, and how; these themselves in no step."""
-    found = {name: Fill({name: 1.0}, 0, ()) for name in told}
+def fills_of(known: Iterable[str]) -> dict[str, Fill]:
+    """Every landmark that follows from these known ones, and how; those themselves in 0 steps."""
+    found = {name: Fill({name: 1.0}, 0, ()) for name in known}
     limit = len(FILLS)
     for steps in range(1, limit + 1):
         new = {

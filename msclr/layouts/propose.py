@@ -55,7 +55,7 @@ def with_landmarks(layout: Layout) -> tuple[Layout, str]:
     Its own; or, where it has none as in data sets and checkpoints, those of the known layout that
     it equals; else what the names of its joints say, which the text lists.
 
-    Raises InputError that names what cannot be told.
+    Raises InputError naming the landmarks that cannot be found.
     """
     if layout.landmarks:
         return layout, ""

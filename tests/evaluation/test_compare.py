@@ -171,7 +171,7 @@ def millimetres(tmp_path_factory):
 
 
 @pytest.fixture
-def told(folders, tmp_path):
+def run(folders, tmp_path):
     """A run whose checkpoint says what it was trained on."""
     state = torch.load(folders["joint"] / "checkpoint.pt", weights_only=True)
     state |= {"coordinates": "xyz", "units": "metre", "size": dict.fromkeys(LAYOUTS, 3.5)}
@@ -198,14 +198,14 @@ def test_a_checkpoint_says_what_its_run_was_trained_on(folders, data, tmp_path):
     "evaluate",
     [evaluate_knn, evaluate_linear, lambda run, layout, x: evaluate_ensemble([run], [layout], x)],
 )
-def test_every_protocol_refuses_millimetres_and_keeps_nothing(told, millimetres, layout, evaluate):
+def test_every_protocol_refuses_millimetres_and_keeps_nothing(run, millimetres, layout, evaluate):
     with pytest.raises(InputError, match=r"--scale 0\.001"):
-        evaluate(told, layout, millimetres)
-    assert not (told.folder / "evaluation").exists()
+        evaluate(run, layout, millimetres)
+    assert not (run.folder / "evaluation").exists()
 
 
-def test_every_protocol_takes_data_of_the_same_kind(told, data):
-    assert evaluate_knn(told, LAYOUTS[0], data)["top1"] is not None
+def test_every_protocol_takes_data_of_the_same_kind(run, data):
+    assert evaluate_knn(run, LAYOUTS[0], data)["top1"] is not None
 
 
 def test_joints_in_another_order_are_refused_by_the_checkpoint(folders, data, tmp_path):

@@ -168,15 +168,15 @@ def waves(tmp_path_factory):
 
 
 def test_finetuning_learns_what_a_classifier_on_the_frozen_encoder_does_not(waves):
-    told = []
+    progress = []
     frozen = evaluate_linear(waves, LAYOUT, lr=3.0)
     tuned = evaluate_finetune(
         waves, LAYOUT, epochs=18, lr=0.02, batch_size=16,
-        on_epoch=lambda *news: told.append(news),
+        on_epoch=lambda *news: progress.append(news),
     )  # fmt: skip
     assert frozen["top1"] < 60 and tuned["top1"] > 85
-    assert [news[:2] for news in told] == [(i, 18) for i in range(1, 19)]
-    assert ["top-1" in news[2] for news in told] == [i in (5, 10, 15, 18) for i in range(1, 19)]
+    assert [news[:2] for news in progress] == [(i, 18) for i in range(1, 19)]
+    assert ["top-1" in news[2] for news in progress] == [i in (5, 10, 15, 18) for i in range(1, 19)]
     assert tuned["best_epoch"] in (5, 10, 15, 18) and tuned["best_top1"] >= tuned["top1"]
 
 

@@ -83,11 +83,11 @@ def test_no_class_in_common_is_refused():
 
 
 def test_the_command(run, folders, capsys):
-    told = ["evaluate", "transfer", str(folders["joint"]), "--epochs", "2"]
-    assert main([*told, "--train-layout", A, "--test-layout", B, "--json"]) == 0
+    command = ["evaluate", "transfer", str(folders["joint"]), "--epochs", "2"]
+    assert main([*command, "--train-layout", A, "--test-layout", B, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["layout"] == f"{A}-to-{B}" and 0 <= result["top1"] <= 100
-    assert main([*told, "--train-layout", A, "--test-layout", B]) == 0
+    assert main([*command, "--train-layout", A, "--test-layout", B]) == 0
     assert capsys.readouterr().out.startswith(f"transfer {A}-to-{B} (joint, pretrained): top-1 ")
 
 

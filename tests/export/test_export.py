@@ -241,11 +241,11 @@ def test_the_frame_of_a_body_is_the_same_in_onnx(tmp_path):
         given = {"xyz": xyz[:count, :frames].numpy(), "seen": seen[:count, :frames].numpy()}
         found = session.run(None, given)
         wanted = model(*map(torch.from_numpy, given.values()))
-        told = wanted.found.numpy()
-        assert told.any() or frames == 1
+        known = wanted.found.numpy()
+        assert known.any() or frames == 1
         for a, b in zip(found, wanted, strict=True):
-            assert np.allclose(a[told], b.numpy()[told], rtol=0, atol=1e-12)
-        assert (found[3] == told).all()
+            assert np.allclose(a[known], b.numpy()[known], rtol=0, atol=1e-12)
+        assert (found[3] == known).all()
 
 
 def refused(capsys, *given):

@@ -33,7 +33,7 @@ def operator(monkeypatch):
     monkeypatch.setattr(_qualify, "stored", lambda device: ({}, False))
     monkeypatch.delenv("MSCLR_BACKEND", raising=False)
     return Operator(
-        "told",
+        "chosen",
         reference=lambda x: x + 1,
         fast=lambda x: x + 2,
         second=lambda x: x + 3,
@@ -50,7 +50,7 @@ def ran(operator, x=X, backend=None):
 
 
 def adopt(*names, family="single"):
-    _choice.adopt(CPU, {("told", family): names})
+    _choice.adopt(CPU, {("chosen", family): names})
 
 
 @NEEDS_LIBRARY
@@ -89,12 +89,12 @@ def test_verdicts_are_of_one_family_of_dtypes(operator):
 
 
 def test_an_operator_without_the_backend_that_is_asked_for_takes_its_default(monkeypatch):
-    told = Operator("told", reference=lambda x: x + 1)
+    chosen = Operator("chosen", reference=lambda x: x + 1)
     monkeypatch.setenv("MSCLR_BACKEND", "reference")
-    assert ran(told) == REFERENCE
+    assert ran(chosen) == REFERENCE
     if not kernels.backends()["cpu"]:
         with kernels.use_backend("cpu"):
-            assert ran(told) == REFERENCE
+            assert ran(chosen) == REFERENCE
 
 
 @pytest.mark.skipif(not kernels.backends()["cuda"], reason="it can run here")
@@ -116,10 +116,10 @@ def test_a_backend_does_not_take_tensors_of_another_device(operator, monkeypatch
     monkeypatch.setattr(
         "msclr.kernels._operator.backends", lambda: dict.fromkeys(_choice.NAMES, "")
     )
-    gpu_alone = Operator("told", reference=lambda x: x, triton=lambda x: x)
+    gpu_alone = Operator("chosen", reference=lambda x: x, triton=lambda x: x)
     gpu_alone.backends.setdefault("triton", lambda x: x)
     monkeypatch.setenv("MSCLR_BACKEND", "triton")
-    with pytest.raises(ValueError, match="'triton' of told takes tensors on cuda, got cpu"):
+    with pytest.raises(ValueError, match="'triton' of chosen takes tensors on cuda, got cpu"):
         ran(gpu_alone)
     monkeypatch.setattr(_choice, "backends", lambda: dict.fromkeys(_choice.NAMES, ""))
     with pytest.raises(ValueError, match="'cuda' takes tensors on cuda, not on cpu"):
@@ -147,7 +147,7 @@ def test_eager_calls_look_at_the_disk_once_and_say_once_what_is_not_decided(
     operator, monkeypatch, caplog
 ):
     looks = []
-    found = {("told", "single"): ("fast",)}
+    found = {("chosen", "single"): ("fast",)}
     monkeypatch.setattr(_qualify, "stored", lambda device: looks.append(device) or (found, False))
     assert [ran(operator) for _ in range(3)] == [FAST] * 3
     assert ran(operator, X.half()) == REFERENCE
@@ -162,7 +162,7 @@ def test_a_capture_runs_the_reference_and_looks_at_nothing(operator, monkeypatch
     assert [ran(operator) for _ in range(3)] == [REFERENCE] * 3
     assert len(caplog.records) == 1
     monkeypatch.setattr(_choice, "_capturing", lambda device: False)
-    found = {("told", "single"): ("fast",)}
+    found = {("chosen", "single"): ("fast",)}
     monkeypatch.setattr(_choice, "_load", lambda device: _choice._adopted.setdefault(device, found))
     assert ran(operator) == FAST, "what a capture did not know is not remembered"
     monkeypatch.setattr(_choice, "_capturing", lambda device: True)

@@ -210,7 +210,7 @@ def test_two_threads_get_what_one_gets(operator, backend):
     if backend.name == "triton":
         pytest.skip("Triton's launches are its own affair")
     given = arguments_of(operator, cases_of(operator)[-1], torch.float32, backend.device)
-    halved = type(given)(0.5 * given[0], *given[1:])  # what they share would be told apart
+    halved = type(given)(0.5 * given[0], *given[1:])  # so that memory they shared would show
     jobs = [given, halved] * 8
     alone = [results_of(operator, backend.name, job) for job in jobs[:2]] * 8
     with ThreadPoolExecutor(2) as pool:

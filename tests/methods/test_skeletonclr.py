@@ -84,11 +84,11 @@ def test_dropped_embeddings_come_in_row_order_too():
 
 def test_bodies_may_be_left_to_the_encoder():
     embedder = make().query.eval()
-    told = view([A, B, A], 0)
-    told[A].x[1, ..., 1] = 0
-    told[A].bodies[1, 1] = False
-    looked = {name: v._replace(bodies=None) for name, v in told.items()}
-    torch.testing.assert_close(embedder(looked), embedder(told), rtol=0, atol=1e-12)
+    named = view([A, B, A], 0)
+    named[A].x[1, ..., 1] = 0
+    named[A].bodies[1, 1] = False
+    unnamed = {name: v._replace(bodies=None) for name, v in named.items()}
+    torch.testing.assert_close(embedder(unnamed), embedder(named), rtol=0, atol=1e-12)
 
 
 def test_embeddings_are_float32_under_autocast():

@@ -101,7 +101,7 @@ def prepare_arrays(
     5. The clip is put into its frame, by the view's own landmarks. Joints never seen in the clip
        come out as 0. Where a centre joint that is to be subtracted is one of them, the mean of the
        seen joints replaces it. A view whose centre joint is 0 in every frame of every clip is
-       taken as centred already. Where a frame cannot be told, the axes of the clip stay, its
+       taken as centred already. If the body shows no frame, the clip keeps its axes, its
        origin is the centre joint and its scale 1 m; the report names such clips.
 
     Of "xy_score" a joint without a positive score is missing; its x and y are filled in, its score

@@ -130,10 +130,10 @@ class PrepareReport:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts as JSON can hold them, without what dataset.json says as well."""
+        """The counts as JSON can hold them, without what dataset.json holds too."""
         content = asdict(self)
-        beside = ("out", "frames", "classes", "coordinates", "frame", "size_by", "derived_from")
-        return {key: content[key] for key in content if key not in beside}
+        elsewhere = ("out", "frames", "classes", "coordinates", "frame", "size_by", "derived_from")
+        return {key: content[key] for key in content if key not in elsewhere}
 
     def lines(self) -> list[str]:
         """The report as text for people, a line a finding; notes come last."""

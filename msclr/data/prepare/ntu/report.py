@@ -102,11 +102,11 @@ class NtuReport(PrepareReport):
         counts = self.body_counts
         people = ", ".join(f"{clips:,} with {n}" for n, clips in enumerate(self.people, 1) if clips)
         absent = sum((self.bodies - n) * clips for n, clips in enumerate(self.people, 1))
-        told = (
+        changes = (
             f"{counts.joined:,} ids joined to another's person; ghosts dropped: {counts.short:,} "
             f"short, {counts.wide:,} wide; {counts.rescued:,} clips of nothing but ghosts kept one"
         )
-        lines = [f"bodies: {people}; {absent:,} places empty", told]
+        lines = [f"bodies: {people}; {absent:,} places empty", changes]
         for layout, count in self.unturned.items():
             if count:
                 lines.append(f"{layout}: {count:,} clips not turned, no shoulders in sight")
