@@ -37,7 +37,7 @@ class Held(NamedTuple):
 
 
 class SkeletonDataset:
-    """Every clip of a split under several layouts; a view of a batch is made in one operation.
+    """Every clip of a split under several layouts; one operation augments a whole batch.
 
     Args:
         source: a prepared folder, or an open :class:`~msclr.data.store.Store`.
@@ -215,13 +215,13 @@ def _stacked(bodies: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _loaded(
-    view: np.ndarray | DerivedClips | StackedClips, dtype: torch.dtype, device: torch.device
+    clips: np.ndarray | DerivedClips | StackedClips, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """A memory map on the device; the host holds some rows of it at a time."""
-    out = torch.empty(view.shape, dtype=dtype, device=device)
-    for start in range(0, len(view), _ROWS):
+    """Clips brought to the device, some rows at a time."""
+    out = torch.empty(clips.shape, dtype=dtype, device=device)
+    for start in range(0, len(clips), _ROWS):
         rows = slice(start, start + _ROWS)
-        out[rows].copy_(torch.from_numpy(np.array(view[rows])))
+        out[rows].copy_(torch.from_numpy(np.array(clips[rows])))
     return out
 
 

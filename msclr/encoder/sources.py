@@ -28,9 +28,9 @@ def read_recordings(path: Path, layout: str | None, known: list[str]) -> Recordi
 
     path: an .npz as `msclr prepare arrays` reads it, of which labels, split and offset may be left
         out; or an .npy with one clip (T, V, 3) or (M, T, V, 3), or several (N, M, T, V, 3).
-    layout: which view of the .npz; None for the one it has, or the first of `known` that it has.
+    layout: which one of the .npz; None for its only one, or the first of `known` that it has.
 
-    Raises InputError for a file that cannot be read so, and for a layout that it has not.
+    Raises InputError for a file that cannot be read so, or lacks the layout.
     """
     if path.suffix == ".npy":
         try:

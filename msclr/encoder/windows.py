@@ -13,8 +13,8 @@ from msclr.errors import InputError
 class Windows(NamedTuple):
     """Stretches of recordings, in order.
 
-    clips: each (T, V, 3) or (M, T, V, 3), a view of its recording. recording, start, end: (N,)
-    int64: of which recording, and its frames from start up to end. left_out: how many had no joint.
+    clips: each (T, V, 3) or (M, T, V, 3), a slice of its recording. recording, start, end: (N,)
+    int64: which recording, and its frames from start up to end. left_out: how many had no joint.
     """
 
     clips: list[np.ndarray]

@@ -94,7 +94,7 @@ class MultiView(nn.Module):
         found = []
         for key in range(layouts):
             bank = torch.cat([everyone[:, key], *past])  # (W * B + Q, E)
-            queries = own[[view for view in range(layouts) if view != key]]  # (L - 1, B, E)
+            queries = own[[other for other in range(layouts) if other != key]]  # (L - 1, B, E)
             out = kernels.info_nce(queries, own[key], bank, self.temperature, top_k=1)
             found.append((out.top_k == place).float().mean())
         return torch.stack(found).mean()

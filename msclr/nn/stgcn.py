@@ -139,9 +139,9 @@ class STGCN(nn.Module):
         if single:
             layout = self._name_of(layout)
             x, bodies = {layout: x}, {} if bodies is None else {layout: bodies}
-        x = {self._name_of(name): view for name, view in x.items()}
+        x = {self._name_of(name): clips for name, clips in x.items()}
         bodies = {self._name_of(name): present for name, present in (bodies or {}).items()}
-        tracks = {name: self._tracks(name, view, bodies.get(name)) for name, view in x.items()}
+        tracks = {name: self._tracks(name, clips, bodies.get(name)) for name, clips in x.items()}
         pooled = kernels.drop_pool(self._feature_maps(tracks), drop)
         features = _over_bodies(pooled.mean, tracks)
         if not drop:

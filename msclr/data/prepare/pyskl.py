@@ -139,7 +139,7 @@ class _Clips(Sequence):
 
     def __getitem__(self, index: int) -> np.ndarray:
         annotation = self._annotations[index]
-        joints = np.array(_joints(annotation, self._flat))  # no view of the file
+        joints = np.array(_joints(annotation, self._flat))  # a copy, as the file's pages go
         forget(annotation["keypoint"])
         return joints
 

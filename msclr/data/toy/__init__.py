@@ -15,8 +15,8 @@ from .actions import ACTIONS, perform
 from .body import SUBJECTS, Subjects, draw_subjects, pose_bones, rotation
 from .conventions import SENSORS
 
-# Tunable: the camera is up to VIEW degrees to either side and looks up or down by up to TILT.
-VIEW = 120.0
+# Tunable: the camera is up to PAN degrees to either side and looks up or down by up to TILT.
+PAN = 120.0
 TILT = 8.0
 FRAMES = (40, 110)  # shortest and longest clip
 
@@ -109,14 +109,14 @@ def _scene(seed, clip, label, person, subjects: Subjects):
 
 def _ground(distance, rng):
     """Where each body is before the camera: rotations (M, 3, 3), positions (M, 3)."""
-    angles = np.array([[rng.uniform(-TILT, TILT), 0, 0], [0, 180 + rng.uniform(-VIEW, VIEW), 0]])
+    angles = np.array([[rng.uniform(-TILT, TILT), 0, 0], [0, 180 + rng.uniform(-PAN, PAN), 0]])
     tilt, turn = rotation(angles)
     camera = tilt @ turn
     centre = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-1.2, -0.6), rng.uniform(2.5, 4.0)])
     if distance is None:
         return camera[None], centre[None]
     half = distance * rng.uniform(0.95, 1.05) / 2
-    # Two people are seen from the side, where both are in view.
+    # Two people are seen from the side, where both show.
     facing = rotation(np.array([[0.0, 90, 0], [0, -90, 0]]))
     return camera @ facing, centre + camera @ np.array([-half, 0, 0]) * [[1], [-1]]
 

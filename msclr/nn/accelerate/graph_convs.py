@@ -29,8 +29,8 @@ class GraphConvolution(Swapped):
     def _convolve(self, x: Tensor, adjacency: Tensor, support: Tensor | None) -> Tensor:
         weight, bias = self.conv.weight, self.conv.bias
         y = kernels.masked_graph_conv(x, weight, bias, adjacency, support=support)
-        # A view of x comes out in channels_last. The module's own forward gives a contiguous y, and
-        # what follows in an NCHW model was never run on anything else.
+        # The operator's y is in channels_last memory. The module's own forward gives a contiguous
+        # one, and what follows in an NCHW model was never run on anything else.
         return y if moved_to_channels_last(weight) else y.contiguous()
 
 

@@ -94,8 +94,8 @@ def _check_padded_norm(graph: TheirGraph, norm: str, features: int, mean: Tensor
         raise InputError(f"{norm} has {features} features, wanted {wanted}{also}")
     if mean is None or len(mean) != padded:
         return  # what is missing or of another shape is refused with all other weights
-    # Padding is zero in every clip, and so is its mean. Were the features in another order, the
-    # last ones would be of real joints. Noise may have been added to all joints of a view.
+    # Padding is zero in every clip, and so is its mean. In another order of features the last
+    # ones would belong to real joints. Noise may have been added to all joints, padding too.
     size = mean.double().abs()
     if size[real:].max() > 0.01 * size.max():
         raise InputError(
