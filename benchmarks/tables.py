@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from benchmarks.accuracy.tables import accuracies, differences, headline
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("benchmarks", "data", "embedding", "results")
+NAMES = ("benchmarks", "data", "embedding", "evaluation", "results")
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 Rows = list[list[str]]
 Result = dict[str, Any]
@@ -48,6 +49,30 @@ def transfer(folder: Path) -> Rows:
         if len(layouts) > 1:
             row.append(f"{_read(ensemble)['top1']:.1f}")
         rows.append(row)
+    return rows
+
+
+def lbfgs_decay(result: Result) -> Rows:
+    """A row per classifier: mean top-1 of the pretrained encoders / of the random ones."""
+    encoders = result["top1"].values()
+    first = next(iter(encoders))
+    rows = [["classifier", *(f"{x}: pretrained / random" for x in next(iter(first.values())))]]
+    for name in first:
+        figures = [encoder[name] for encoder in encoders]
+        means = [[f"{statistics.fmean(x[key]):.1f}" for x in figures] for key in figures[0]]
+        label = name if name == "sgd" else name.replace("lbfgs", "lbfgs, factor")
+        rows.append([label, *map(" / ".join, means)])
+    return rows
+
+
+def positions(result: Result) -> Rows:
+    """A row per variant of the input: linear top-1 of each layout, and the ensemble."""
+    names = {"recipe": "as it is", "channels": "three channels", "fourier": "twelve channels"}
+    figures = [x for x in result["runs"]["recipe"]["figures"] if "linear" in x or x == "ensemble"]
+    rows = [["input", *figures]]
+    for name, label in names.items():
+        found = result["runs"][name]["figures"]
+        rows.append([label, *(f"{found[figure]:.1f}" for figure in figures)])
     return rows
 
 
@@ -286,6 +311,8 @@ TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "accuracy_toy_differences": (differences, "accuracy-toy.json"),
     "accuracy_two_sets_differences": (differences, "accuracy-two_sets.json"),
     "accuracy_methods": (accuracies, "accuracy-methods.json"),
+    "lbfgs_decay": (lbfgs_decay, "lbfgs_decay.json"),
+    "positions": (positions, "positions.json"),
     "demo": (demo, "demo"),
     "routes": (routes, "routes"),
     "toy_supervised": (toy_supervised, "toy_supervised.json"),
