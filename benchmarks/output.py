@@ -106,7 +106,7 @@ def _is_of(row: dict[str, Any], case: Case) -> bool:
 
 
 def contestants(row: dict[str, Any]) -> set[str]:
-    """The names of those whose seconds a row or its parts hold."""
+    """The names of the contestants timed in a row or its parts."""
     parts = [row, *(part for part in row.values() if isinstance(part, dict))]
     return {n for part in parts for key in part if key.startswith("seconds") for n in part[key]}
 

@@ -24,7 +24,7 @@ from benchmarks.counting import Call, Counter
 from benchmarks.options import positive
 from benchmarks.runner import Case, Part, Setup
 
-MEMORY_RATE = 3.0e12  # bytes a second, read and written
+MEMORY_RATE = 3.0e12  # bytes per second, read and written
 MATRIX_RATE = 600e12  # bfloat16 operations a second, of products that are large enough
 KERNEL = 2.0e-6  # seconds that a captured kernel takes at the least
 KERNELS_OF_OURS = 3  # that an operator of msclr launches: lists or tables, the work, its sums

@@ -30,12 +30,12 @@ def want_one_precision(**tensors: Tensor | None) -> None:
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether values can be looked at: a GPU would have to be waited for, a trace has none."""
+    """Whether values can be read without waiting: not on a GPU, and a trace has none."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def want_within(name: str, tensor: Tensor, low: int, high: int, what: str) -> None:
-    """Raise ValueError where a whole number is outside of low..high and can be looked at."""
+    """Raise ValueError for whole numbers outside low..high, where values can be read."""
     if not tensor.numel() or not has_values(tensor):
         return
     values = tensor.numpy()
@@ -53,7 +53,7 @@ def want_positive(name: str, scalar: Tensor) -> None:
 
 
 def as_positive(name: str, number: float | Tensor) -> Tensor:
-    """A tensor as it is, a number as one of float64 on the CPU; ValueError where not positive."""
+    """The tensor, or a number as one of float64 on the CPU; ValueError unless positive."""
     if torch.is_tensor(number):
         want_positive(name, number)
     elif not number > 0:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def tunable(kernel: str) -> Callable:
-    """Decorates a rule: a function whose dictionary of blocks a table may replace parts of."""
+    """Decorate a rule: a function that returns blocks, some of which a table may replace."""
 
     def decorate(rule: Callable[..., dict[str, int]]) -> Callable[..., dict[str, int]]:
         @functools.wraps(rule)

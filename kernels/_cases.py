@@ -30,7 +30,7 @@ class Draw:
 def converted(arguments: Any, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
     """The same named tuple on a device, its floating point tensors in ``dtype``.
 
-    A scalar tensor, as a temperature is, stays in float64.
+    A scalar tensor, such as a temperature, stays in float64.
     """
 
     def convert(value: Any) -> Any:

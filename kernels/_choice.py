@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Within, operators run on this backend, those that do not have it on their default.
+    """Inside the block, operators run on this backend; those without it run on their default.
 
     It counts for the calls of this thread (or task) that name no backend themselves, and goes
     before the environment variable ``MSCLR_BACKEND``. A call whose tensors are on a device that the

@@ -181,7 +181,7 @@ class Operator:
         return self.backends[backend]
 
     def _refuse_tangents(self, arguments: tuple) -> None:
-        """The dispatcher would drop them, and derivatives would be 0 without a word."""
+        """The dispatcher would drop them, and derivatives would silently be 0."""
         for argument in arguments:
             if torch.is_tensor(argument) and forward_ad.unpack_dual(argument).tangent is not None:
                 raise NotImplementedError(

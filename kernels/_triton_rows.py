@@ -90,7 +90,7 @@ def entries_of(segments: Sequence[int], stride: int, backward: bool) -> list[lis
 
 
 def to_device(numbers: Tensor, device: torch.device) -> Tensor:
-    """A copy that may be read on any stream from now on; what runs there is not waited for."""
+    """A copy that any stream may read from now on, without waiting for what runs there."""
     if device.type != "cuda":
         return numbers.to(device)
     if torch.cuda.is_current_stream_capturing():

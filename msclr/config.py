@@ -158,7 +158,7 @@ def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 class _TextLoader(yaml.SafeLoader):
-    """YAML whose plain scalars are all text, but for null: what kind they are of, the key knows."""
+    """YAML whose plain scalars are all text, except null: the key decides their kind."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in found if tag == "tag:yaml.org,2002:null"]

@@ -68,7 +68,7 @@ def run_demo(
 
 
 class _Forecast:
-    """Hears of the first steps, and says how long the whole will take on this machine."""
+    """Times the first steps, and says how long everything will take on this machine."""
 
     def __init__(self, began: float, say: Callable[[str], None], on_step: Callable | None):
         self._began, self._say, self._on_step = began, say, on_step

@@ -30,7 +30,7 @@ def unread(method: str) -> set[str]:
 def readable(values: Mapping[str, Any], method: str | None = None) -> dict[str, Any]:
     """Values of a recipe that another is made of, less what its ``method`` has no use for.
 
-    Where the method changes, defaults of its own win over the values too. None: the values' own.
+    If the method changes, its defaults win over the values too. None: the values' method.
     """
     own = values.get("method", DEFAULT_METHOD)
     method = own if method is None else method

@@ -28,7 +28,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def layouts_of_their_own():
-    """A test that registers a layout leaves none behind for the next."""
+    """Unregister the layouts that a test registered."""
     from msclr.layouts import registry
 
     known = registry._by_name()

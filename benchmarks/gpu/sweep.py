@@ -43,7 +43,7 @@ class _OfKernel:
 
 
 def using(sizes: Sizes | Mapping):
-    """Within, a table goes before the rules, and there is no other."""
+    """Inside the block, a table goes before the rules, and there is no other."""
     return mock.patch.object(_block_sizes, "sizes", lambda: sizes)
 
 

@@ -1,4 +1,4 @@
-"""The process in which a backend is tried: what it does, it does to itself alone.
+"""The process in which a backend is tried, so that a crash or a hang harms nothing else.
 
 ``python -m msclr.kernels._qualify.child SPEC``: a JSON object as children.py makes it. It prints
 lines that begin with MARK, each a JSON object: what is about to be tried, or a verdict.
@@ -24,7 +24,7 @@ from msclr.kernels._qualify.timing import alone, time_both
 
 def main() -> None:
     spec = json.loads(sys.argv[1])
-    if hasattr(signal, "alarm"):  # ends it even in a kernel that hangs, were its parent gone
+    if hasattr(signal, "alarm"):  # ends it even inside a hanging kernel, if its parent is gone
         signal.alarm(math.ceil(spec["seconds"]) + 5)
     device = torch.device(spec["device"])
     if device.type == "cuda":
@@ -72,7 +72,7 @@ def _try(judge: Judge, family: str, lock: str | None) -> tuple[dict, bool]:
 
 @contextmanager
 def _products(precision: str) -> Iterator[None]:
-    """Within, PyTorch multiplies float32 so, in convolutions as well: they are tf32 by default, and
+    """Inside the block, PyTorch multiplies float32 so, convolutions too: they default to tf32, and
     would make an oracle for errors a thousand times as large."""
     conv = torch.backends.cudnn.conv
     before = conv.fp32_precision

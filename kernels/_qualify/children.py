@@ -55,7 +55,7 @@ def try_all(jobs: Sequence[Job], device: str, limits: Limits) -> dict[tuple[Job,
         trials = [_Trial(job, device, lock, threads, deadline, limits, stop) for job in jobs]
         try:
             found = list(pool.map(_Trial.run, trials))
-        except BaseException:  # such as Ctrl-C: no process shall be left behind
+        except BaseException:  # such as Ctrl-C: leave no process behind
             stop.set()
             raise
     return {(j, family): v for j, of in zip(jobs, found, strict=True) for family, v in of.items()}
@@ -115,7 +115,7 @@ class _Trial:
             self._blame(families, why, process.returncode, _last_line(errors))
 
     def _listen(self, stream: IO[bytes]) -> str:
-        """Take in what the process tells. Returns "" where it ended, else what cut it short."""
+        """Read what the process reports. Returns "" where it ended, else what cut it short."""
         lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=_read, args=(stream, lines), daemon=True).start()
         heard = time.monotonic()

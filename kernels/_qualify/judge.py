@@ -134,7 +134,7 @@ def in_float64(subject: Subject, arguments: Any) -> dict[str, Tensor]:
 
 
 def run(subject: Subject, backend: str, arguments: Any) -> dict[str, Tensor]:
-    """The results by name; one that is not asked for is None of the reference, (0,) of others."""
+    """The results by name; those not asked for are None from the reference, else empty (0,)."""
     found = subject.run(backend, arguments)
     found = found if isinstance(found, tuple) else (found,)
     given = enumerate(found[: subject.results])
@@ -157,7 +157,7 @@ def results_of(subject: Subject, backend: str, arguments: Any) -> dict[str, Tens
 
 
 def weighted_sum(results: dict[str, Tensor]) -> Tensor:
-    """Of all that are differentiable, with a weight of its own for every number."""
+    """The sum of all differentiable results, every number with another weight."""
     total = 0.0
     for place, result in enumerate(results.values()):
         if result.is_floating_point():
@@ -189,7 +189,7 @@ def strided(arguments: Any) -> Any:
 
 @contextmanager
 def poisoned(device: torch.device) -> Iterator[None]:
-    """Within, new tensors hold NaN, and so does memory that allocators hand out again."""
+    """Inside the block, new tensors hold NaN, and so does memory that allocators reuse."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.full((_POISON_BYTES // 4,), float("nan"), device=device)  # given back at once
     _fill_memory(0x80)

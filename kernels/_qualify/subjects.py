@@ -60,7 +60,7 @@ class Subject:
 
     @contextmanager
     def half_throughout(self) -> Iterator[None]:
-        """Within, the reference computes in half precision what is given so."""
+        """Inside the block, the reference computes in half precision what is given so."""
         module = sys.modules[f"{self.cases.__package__}.reference"]
         before = getattr(module, "at_least_float32", None)
         module.at_least_float32 = lambda t: t

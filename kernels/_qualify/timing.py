@@ -42,7 +42,7 @@ def time_both(
 
 @contextmanager
 def alone(lock: str | None):
-    """Within, no other process with the same lock is timed."""
+    """Inside the block, no other process with the same lock is timed."""
     if lock is None:
         yield
         return

@@ -22,7 +22,7 @@ _MOST = {"crop": 1.0, "rotation": 180.0, "flip": 1.0, "axis": 1.0}
 
 
 class Amounts(NamedTuple):
-    """Of 0 each switches its augmentation off."""
+    """An amount of 0 switches its augmentation off."""
 
     pad: float  # frames mirrored onto each end before the crop, a whole number
     shear: float  # off-diagonals in -shear..shear

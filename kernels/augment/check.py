@@ -42,7 +42,7 @@ def check_arguments(arguments: Arguments) -> None:
 
 
 def place(name: str, value: str, choices: tuple[str, ...]) -> int:
-    """Where a choice is among those there are. Raises ValueError where it is none of them."""
+    """The position of a choice among those there are; ValueError for any other."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return choices.index(value)

@@ -170,7 +170,7 @@ def _blocks(types: RowTypes, read: int, made: int) -> dict[str, int]:
         "num_warps": warps,
         "maxnreg": 168
         if types.half
-        else 255,  # without a limit ptxas spills now and then, to stay below one of its own
+        else 255,  # without a limit ptxas sometimes spills to stay below one it sets itself
     }
 
 

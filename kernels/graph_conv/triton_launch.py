@@ -180,7 +180,7 @@ def _convolve_blocks(call: _Call, channels_in: int, channels_out: int) -> dict[s
         "BLOCK_N": block_size(channels_out, most_out),
         "BLOCK_C": block_size(channels_in, 32),
         "num_warps": warps,
-        # Without a limit ptxas spills now and then, to stay below one of its own.
+        # Without a limit ptxas sometimes spills to stay below one it sets itself.
         "maxnreg": registers,
     }
 

@@ -132,7 +132,7 @@ def _blocks(types: RowTypes, read: int, made: int) -> dict[str, int]:
         "BLOCK_N": block_size(made, most_made),
         "BLOCK_C": block_size(read, most_read),
         "num_warps": warps,
-        "maxnreg": 255,  # without a limit ptxas spills now and then, to stay below one of its own
+        "maxnreg": 255,  # without a limit ptxas sometimes spills to stay below one it sets itself
     }
 
 

@@ -23,7 +23,7 @@ def never_fail_to_print() -> None:
 
 
 def first_rank() -> bool:
-    """Whether this is the process that speaks, of those that torchrun started."""
+    """Whether this is the one process of those that torchrun started which prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -32,13 +32,13 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """A line on stderr; work goes on where nobody reads it any more."""
+    """Print a line on stderr; carry on if nobody reads it any more."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """How far a command is, on stderr: a bar on a terminal, else a line now and then.
+    """How far a command is, on stderr: a bar on a terminal, else occasional lines.
 
     Lines come with the first news and the last, and between them every half minute, later every
     ten minutes.
@@ -58,7 +58,7 @@ class Progress:
             self._write(done, total, time.monotonic())
 
     def say(self, text: str) -> None:
-        """A line of its own, above the bar where there is one."""
+        """Print a separate line, above the bar if there is one."""
         if self._bar is not None:
             self._bar.clear()
         say(text)
@@ -67,7 +67,7 @@ class Progress:
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.close()  # so that a message after it begins a line of its own
+            self._bar.close()  # so that a message after it begins a new line
 
     def _draw(self, done: int, total: int) -> None:
         from tqdm import tqdm

@@ -27,7 +27,7 @@ def add(commands) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     text = "folder to write"
     parser.add_argument("--out", required=True, type=as_path, metavar="DIR", help=text)
-    parser.add_argument("--frames", type=int, default=50, help="frames a clip (%(default)s)")
+    parser.add_argument("--frames", type=int, default=50, help="frames per clip (%(default)s)")
 
 
 def _add_strict(parser: argparse.ArgumentParser) -> None:

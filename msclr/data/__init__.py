@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-# Loaded when first asked for: to read clips and prepare data sets torch is not needed, and the
-# processes that do so start in a tenth of the time without it.
+# Loaded on first use: reading clips and preparing data sets needs no torch, and processes that
+# do only that start ten times faster without it.
 _HOMES = {
     "MixedDataset": "mixed",
     "PrepareReport": "prepare",

@@ -44,7 +44,7 @@ def keeps_constants(frame: str, size_by: str) -> bool:
 
 
 def frame_of(meta: Mapping[str, Any]) -> str:
-    """The frame of a data set; of older versions, that did not say, what they had."""
+    """The frame of a data set; of older versions, which did not record it, the one they used."""
     report = meta.get("report")
     older = "ntu" if isinstance(report, dict) and "protocol" in report else "camera"
     return meta.get("frame", older)
@@ -88,7 +88,7 @@ def sizes(
 
 
 def checksums(folder: Path, files: Iterable[str]) -> dict[str, str]:
-    """File -> SHA-256; a thread a core, for hashing leaves Python free."""
+    """File -> SHA-256; one thread per core, as hashing releases Python's lock."""
     files = list(files)
     with ThreadPoolExecutor() as pool:
         digests = pool.map(sha256, [folder / file for file in files])

@@ -43,7 +43,7 @@ class SkeletonDataset:
         source: a prepared folder, or an open :class:`~msclr.data.store.Store`.
         split: "train" or "val".
         layouts: names of the layouts to load; None for all of the data set.
-        derive: names of further layouts, which the data set has not, to be derived from those that
+        derive: names of layouts that the data set lacks, to be derived from those that
             are loaded, else from others that it has; or {name: the layout it is derived from}.
         device: where the clips live, or are brought to.
         storage: "float32", or "float16" in half the memory (a coordinate of 1 to 2 metres is then
@@ -209,7 +209,7 @@ class SkeletonDataset:
 
 
 def _stacked(bodies: Sequence[np.ndarray]) -> np.ndarray:
-    """Which bodies are present, (N, M) bool, of data sets with room for unlike numbers of them."""
+    """Which bodies are present, (N, M) bool, of data sets with room for different numbers."""
     most = max(each.shape[1] for each in bodies)
     return np.concatenate([np.pad(x, [(0, 0), (0, most - x.shape[1])]) for x in bodies])
 
@@ -226,10 +226,10 @@ def _loaded(
 
 
 def _free_bytes(device: torch.device) -> float:
-    """Memory that is free on a device; without end where that is not to be found out."""
+    """Free memory of a device; infinite where it cannot be found out."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:  # Linux: what is free, and what would be for the asking
+    try:  # Linux: free memory, and what it would reclaim
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         return next(1024.0 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable"))
     except (OSError, StopIteration):

@@ -54,7 +54,7 @@ def _derivation(target: Layout, sources: Mapping[str, Layout]) -> Derivation:
 
 
 def _with_landmarks(layout: Layout) -> Layout:
-    """What a data set says of a layout is without its landmarks; the known one has them."""
+    """Data sets keep layouts without landmarks; the registered layout has them."""
     known = layout_registry.get(layout.name) if layout.name in layout_registry.names() else layout
     return known if known.joints == layout.joints else layout
 

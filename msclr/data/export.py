@@ -154,7 +154,7 @@ class _Pickle:
     """Writes dicts, lists, tuples, text, integers and float32 arrays as a pickle, item by item.
 
     `pickle.dump` remembers each object until it is done, so that all the clips would be held, and
-    names numpy's functions as the numpy at hand calls them, which older ones do not know.
+    names numpy's functions as the installed numpy does, which older ones do not know.
     """
 
     def __init__(self, file: BinaryIO) -> None:

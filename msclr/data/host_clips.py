@@ -126,7 +126,7 @@ class _Part:
 
 
 def file_of(held: np.ndarray) -> str | None:
-    """The file to open again in another process: pickled, a memory map holds all of its clips.
+    """The file to reopen in another process, as a pickled memory map would hold all its clips.
 
     Only for a whole file; a part of one knows its file too, but not where in it it lies.
     """

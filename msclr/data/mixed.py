@@ -1,4 +1,4 @@
-"""Clips of several data sets, each under layouts of its own, as one to train on."""
+"""Several data sets, each under its own layouts, as one to train on."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ class Store:
 def open_store(path: str | os.PathLike[str], verify: bool = True) -> Store:
     """Open the prepared data set in the folder `path`.
 
-    `verify` compares the SHA-256 of every file with dataset.json, one to two seconds a gigabyte.
+    `verify` compares the SHA-256 of every file with dataset.json, one to two seconds per gigabyte.
     That the files are there and have the right shapes and dtypes is checked in any case. Layouts
     of the data set that are not known yet are registered. Every fault is an InputError.
     """

@@ -1,4 +1,4 @@
-"""Frozen encoders for clips of one's own: `msclr.load`."""
+"""Frozen encoders for any clips: `msclr.load`."""
 
 from msclr.encoder.encoder import Encoder
 from msclr.encoder.load import load

@@ -1,4 +1,4 @@
-"""Features of a file of clips, or of a prepared data set, in a file of their own."""
+"""Features of a file of clips, or of a prepared data set, written to a file."""
 
 from __future__ import annotations
 

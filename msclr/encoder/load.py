@@ -138,7 +138,7 @@ def _preparation(run: Run) -> Preparation:
 
 
 def _bodies_by_layout(run: Run) -> dict[str, int]:
-    """Of a run on data sets with room for unlike numbers of bodies, the most of each layout."""
+    """The most bodies under each layout, of a run on several data sets."""
     found: dict[str, int] = {}
     for part in run.parts:
         for layout in part["layouts"]:

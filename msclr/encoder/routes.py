@@ -25,7 +25,7 @@ class Route:
     """The way from a layout's clips to features.
 
     kind: "known", the encoder was trained on the layout; "derive", the clips are made into the
-        known layout that loses least; "attach", the layout gets an input norm of its own, fitted
+        known layout that loses least; "attach", the layout gets its own input norm, fitted
         on the clips, and the edge importance of its counterparts; "both", the mean of the two.
     layout: of the clips, with landmarks.
     passage: to the known layout that loses least; None where the layout itself is known.

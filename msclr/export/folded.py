@@ -33,7 +33,7 @@ class FoldedSTGCN(nn.Module):
 
 
 class _Graphs(nn.Module):
-    """What is a layout's own."""
+    """The tensors that belong to one layout."""
 
     @torch.no_grad()
     def __init__(self, encoder: STGCN, layout: str) -> None:

@@ -99,7 +99,7 @@ def _undirected(bones: Bones, num_joints: int) -> torch.Tensor:
 
 
 def _hops(linked: torch.Tensor, start: int) -> torch.Tensor:
-    """(V,) float32: bones to walk from `start`, infinity where no way leads."""
+    """(V,) float32: bones to walk from `start`, infinity where no path leads."""
     distance = torch.full((len(linked),), torch.inf)
     distance[start] = 0
     reached = distance == 0

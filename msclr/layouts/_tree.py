@@ -40,7 +40,7 @@ def check(bones: Bones, center: str) -> None:
 
 
 def root(bones: Bones, center: str) -> str:
-    """Where the way from the centre to its parent, and on to that one's parent, ends."""
+    """The joint reached from the centre by going from parent to parent."""
     parents = dict(reversed(bones))  # reversed: a joint's first bone wins, as in Layout.parents
     joint = center
     while joint in parents:

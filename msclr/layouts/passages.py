@@ -61,7 +61,7 @@ class Passage:
 
 
 def passage(source: Layout, target: Layout) -> Passage:
-    """The joints of `target` made of those of `source`, filling what the source does not tell.
+    """The joints of `target` made of those of `source`, filling what the source lacks.
 
     A landmark that the source lacks is taken from the nearest it has (docs/layouts.md). A joint of
     the target without a rule, such as a marker on the skin, takes the place of the landmark that it

@@ -16,7 +16,7 @@ class MultiView(nn.Module):
 
     One encoder embeds each clip under each of its L layouts once, and every embedding serves as
     query and as key: 2 forward passes per clip of 2 layouts, where AimCLR has 3, or 6 with all
-    pairs. The negatives are the other clips of the batch, of all ranks, so it wants a large batch.
+    pairs. The negatives are the other clips of the batch, of all ranks, so a large batch helps.
     Use as :class:`~msclr.methods.SkeletonCLR`.
 
     Args:

@@ -251,7 +251,7 @@ def draw_seed() -> Tensor:
 
 @contextmanager
 def seeds_from(seeds: Tensor) -> Iterator[None]:
-    """Within, passes take the seeds (n,) of their dropout one after the other: numbers in memory,
+    """Inside, passes take the seeds (n,) of their dropout one after the other: numbers in memory,
     which a CUDA graph reads when it is replayed."""
     token = _seeds.set(iter(seeds.unbind()))
     try:

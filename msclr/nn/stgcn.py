@@ -100,7 +100,7 @@ class STGCN(nn.Module):
         self.apply(init_weights)
 
     def add_layout(self, layout: str | Layout) -> None:
-        """Make the encoder take one more layout: importance 1, and an input norm of its own."""
+        """Make the encoder take one more layout: importance 1, and a fresh input norm."""
         layout = layout_registry.get(layout) if isinstance(layout, str) else layout
         if layout.name in self.layouts:
             raise ValueError(f"layouts has {layout.name!r} twice")

@@ -183,7 +183,7 @@ GOOD = {split: [f"{split}{i}" for i in range(n)] for split, n in COUNTS.items()}
         ({"train_label": (GOOD["train"], [0, 1, 1.5, 0])}, "holds the label 1.5; wanted an int"),
         ({"train_label": (GOOD["train"], [True] * 4)}, "holds the label True"),
         ({"train_label": (GOOD["train"], [0, -1, 0, 0])}, "label -1 is negative"),
-        ({"train_label": ([0, 1, 2, 3], [0] * 4)}, "holds the name 0; wanted a text a clip"),
+        ({"train_label": ([0, 1, 2, 3], [0] * 4)}, "holds the name 0; wanted one text per clip"),
         (
             {"train_label": (["a", "b", "c", "a"], [0] * 4)},
             "several clips of the name 'a'; make it",

@@ -12,7 +12,7 @@ from msclr.errors import InputError
 from msclr.layouts import Layout
 
 CLIP = "S001C002P003R001A050"
-# Bones of 0.4 m: joint i stands 0.4 i above joint 0.
+# Bones of 0.4 m: joint i is 0.4 i above joint 0.
 CHAIN = Layout("chain_3", ["a", "b", "c"], [["b", "a"], ["c", "b"]], "a")
 POSE = np.array([[0, 0, 0], [0, 0.4, 0], [0, 0.8, 0]])
 

@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on_where_it_was(skeletons, prepared, tmp_path, made_h
 
 @pytest.mark.parametrize("lost", ["a row", "the end", "the job"])
 def test_rows_that_the_disk_lost_are_made_again(skeletons, prepared, tmp_path, made_here, lost):
-    """The power failed too: what the job file calls done need not be on the disk, nor the file."""
+    """After a power cut, what the job file calls done may not be on the disk, nor that file."""
     left = kill_halfway(skeletons, tmp_path / "ntu")
     (file,) = left.glob("*/train/kinectv2_25.npy")
     whole = file.read_bytes()

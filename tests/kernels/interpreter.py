@@ -44,7 +44,7 @@ def passed_in_the_interpreter(*arguments: str | Path) -> int:
 
 @contextmanager
 def bfloat16_to_nearest() -> Iterator[None]:
-    """Within, the interpreter rounds to bfloat16 as a GPU does; else it cuts bits off."""
+    """Inside the block, the interpreter rounds to bfloat16 as a GPU does; else it cuts bits off."""
     if not interpreted():
         yield
         return

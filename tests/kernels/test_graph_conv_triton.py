@@ -65,7 +65,7 @@ def test_nan_in_an_entry_of_real_joints_is_kept():
 
 @contextmanager
 def float32_products(precision):
-    """Within, PyTorch is set to multiply float32 by "ieee" or "tf32"."""
+    """Inside the block, PyTorch is set to multiply float32 by "ieee" or "tf32"."""
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     matmul.fp32_precision = precision

@@ -1,4 +1,4 @@
-"""What the compiled InfoNCE has of its own: exports, checks, threads, memory, training."""
+"""Tests of the compiled InfoNCE alone: exports, checks, threads, memory, training."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def plain_padded_features(
 
 
 def attention_guided_drop(maps: list[Tensor]) -> list[Tensor]:
-    """Drops the joints, then the cells, that stand out most; N of (D, T, J) each way.
+    """Drops the joints, then the cells, of the most unusual values; N of (D, T, J) each way.
 
     s = sigmoid( (x - m)^2 / (4 (var + 1e-4)) + 0.5 ), m and the unbiased var per track and channel
     over (T, J). Out go joints whose mean s over (D, T) reaches 0.7, and cells whose own s does;

@@ -96,7 +96,7 @@ def loss_with_constants(step, constants, queue: torch.Tensor, mining: bool) -> t
 
 
 def test_gradients_are_the_slopes_of_the_loss():
-    args = arguments(mining=True) | {"momentum": 1.0}  # keys then stand still while the query moves
+    args = arguments(mining=True) | {"momentum": 1.0}  # keys stay the same while the query moves
     here = padded_step(**args)
     torch.testing.assert_close(
         here.loss, loss_with_constants(here, here, args["queue"], mining=True), rtol=1e-12, atol=0

@@ -16,7 +16,7 @@ NAMES = ("encoder_q", "encoder_k", "encoder_q_motion", "encoder_k_motion")
 
 @pytest.fixture(scope="module")
 def models():
-    """Encoders with weights of their own, as a checkpoint of CrosSCLR holds them."""
+    """Encoders with different weights, as a checkpoint of CrosSCLR holds them."""
     made = {}
     for seed, name in enumerate(NAMES):
         torch.manual_seed(seed)

@@ -93,10 +93,10 @@ def _read_labels(path: Path, split: str, count: int) -> tuple[list[str], list[in
             )
     for entry in names:
         if not isinstance(entry, str):
-            raise InputError(f"{path} holds the name {entry!r}; wanted a text a clip")
+            raise InputError(f"{path} holds the name {entry!r}; wanted one text per clip")
     for label in labels:
         if isinstance(label, bool) or not isinstance(label, int | np.integer):
-            raise InputError(f"{path} holds the label {label!r}; wanted an integer a clip")
+            raise InputError(f"{path} holds the label {label!r}; wanted one integer per clip")
     return names, [int(label) for label in labels]
 
 

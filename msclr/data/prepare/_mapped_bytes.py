@@ -48,7 +48,7 @@ def without_long_bytes(path: Path) -> tuple[BinaryIO, list[MappedBytes]]:
     """A pickle as one with persistent ids 0, 1, … in the place of long bytes, and those bytes.
 
     The file itself and an empty list where there are none, or where the file breaks the rules of
-    pickles or has persistent ids of its own: reading it will tell.
+    pickles or has persistent ids itself: reading it then says so.
     """
     short, found = io.BytesIO(), []
     with open(path, "rb") as file, open(path, "rb") as again:

@@ -12,7 +12,7 @@ import numpy as np
 class NpyRows(Sequence):
     """The rows along the first axis of an array that a file holds as .npy content.
 
-    file: an open file with a number of its own, standing where the content begins; it may be closed
+    file: an open file with a descriptor, positioned where the content begins; it may be closed
     afterwards. size: bytes of the content; up to the file's end if not given.
 
     Raises ValueError for content that is cut off, or that is no array of numbers.

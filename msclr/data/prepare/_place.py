@@ -69,7 +69,7 @@ class Placement:
 
     @property
     def finds_body(self) -> bool:
-        """Whether a clip is changed by constants that its body tells."""
+        """Whether constants found from its body change a clip."""
         return self.frame == "body" or self.size == "torso"
 
     def place(self, clip: Filled, layout: Layout, frames: int, main: int = 0) -> Placed:

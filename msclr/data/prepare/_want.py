@@ -1,4 +1,4 @@
-"""Options of which one of a few words, or a number, is wanted."""
+"""Checks of options that are one of a few words, or a count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prepare any clips that are at hand as arrays: the general way into the library."""
+"""Prepare any clips given as arrays: the general way into the library."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class PrepareReport:
         return {key: content[key] for key in content if key not in elsewhere}
 
     def lines(self) -> list[str]:
-        """The report as text for people, a line a finding; notes come last."""
+        """The report as text for people, one line per finding; notes come last."""
         counts = ", ".join(f"{split} {count:,}" for split, count in self.clips.items())
         text = [
             f"{sum(self.clips.values()):,} clips ({counts}) of {len(self.classes)} classes, "
@@ -207,7 +207,7 @@ class PrepareReport:
         return notes
 
     def _unit_notes(self, name: str, view: ViewReport) -> list[str]:
-        """What the coordinates of a view make doubtful."""
+        """Notes on a view whose coordinates look wrong."""
         low, high = _PLAUSIBLE_REACH
         notes = []
         if self.coordinates == "xyz" and not low <= view.reach <= high:

@@ -28,7 +28,7 @@ except ImportError as error:
 Named = str | os.PathLike[str]  # a file as the caller names it, and so do messages
 Outcome = Skeleton | InputError
 
-_BATCH = 16  # files that a thread reads before others learn of it: one takes it but 0.1 ms
+_BATCH = 16  # files that a thread reads before it hands them over: one takes only 0.1 ms
 
 
 def read_skeleton(path: str | os.PathLike[str], *, pixels: bool = False) -> Skeleton:

@@ -68,7 +68,7 @@ class TakesGraph(GraphConvolution):
         fixed = kernels.graph_support(holder.A).to(adjacency.device)
         return fixed | (adjacency.detach() != 0)
 
-    def __getstate__(self):  # a copy of the layer shall not bring a copy of the model
+    def __getstate__(self):  # so that a copied layer does not bring a copy of the model
         return {key: value for key, value in super().__getstate__().items() if key != "_around"}
 
 

@@ -1,7 +1,7 @@
 """A class of ours put before a module's own, as ``torch.nn.utils.parametrize`` does it.
 
 So parameters, buffers, hooks, state_dict keys and ``isinstance`` stay what they were, and the
-module's own forward stays at hand as the fallback.
+module's own forward stays as the fallback.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def _tried(module: nn.Module, compare: Callable[[nn.Module, torch.Generator], No
             torch.random.fork_rng(devices=[]),
         ):
             trial = copy.deepcopy(module).to("cpu", torch.float64).eval()
-            for part in trial.modules():  # no hook of the user's shall see the trial
+            for part in trial.modules():  # so that no hook of the user's sees the trial
                 part._forward_hooks.clear()
                 part._forward_pre_hooks.clear()
             compare(trial, torch.Generator().manual_seed(0))

@@ -57,7 +57,7 @@ def _load_torch(path: Path) -> Any:
     try:
         return _to_numpy(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file makes the unpickler raise anything
-        # torch tells at length how to unpickle whatever is in the file: the one thing not to do.
+        # torch explains at length how to unpickle the file all the same, which nobody should.
         reason = "" if "weights_only" in str(error) else f" ({_brief(error)})"
         raise InputError(
             f"cannot be read{reason}; wanted a file of torch.save that holds dense tensors, lists, "
