@@ -102,3 +102,11 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
+
+
+def same_files(ours: Path, theirs: Path) -> None:
+    """Every array and list of names of two data sets is the same, byte for byte."""
+    files = sorted(file.relative_to(ours) for file in ours.glob("*/*"))
+    assert files == sorted(file.relative_to(theirs) for file in theirs.glob("*/*")) != []
+    for file in files:
+        assert (ours / file).read_bytes() == (theirs / file).read_bytes(), file

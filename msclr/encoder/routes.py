@@ -82,7 +82,7 @@ def choose_route(known: Mapping[str, Layout], layout: Layout, route: str = "auto
             "(docs/layouts.md)"
         )
     passage = closest(source, targets)
-    kind = _measured(passage) if route == "auto" else route
+    kind = "derive" if route == "auto" else route
     return Route(kind, source, passage, (note,) if note else ())
 
 
@@ -90,10 +90,6 @@ def check_route(route: str) -> str:
     if route not in ROUTES:
         raise InputError(f"route is {route!r}; choose one of {', '.join(ROUTES)}")
     return route
-
-
-def _measured(passage: Passage) -> str:
-    return "derive"
 
 
 def features_by(

@@ -163,11 +163,6 @@ def no_last_newline(text: str) -> str:
     return text.removesuffix("\n")
 
 
-def other_joint_count(text: str, joints: int = 20) -> str:
-    """As if the sensor knew other joints."""
-    return text.replace(f"\n{JOINTS}\n", f"\n{joints}\n")
-
-
 def with_numbers(text: str, numbers: Sequence[str], seed: int = 0) -> str:
     """Coordinates replaced by the given texts, each at least once if there are joints enough."""
     rng = np.random.default_rng(seed)

@@ -20,6 +20,7 @@ from msclr.data.prepare.pyskl import prepare_pyskl
 from msclr.data.store import StoreWriter, open_store
 from msclr.errors import InputError
 from msclr.layouts import Layout, register
+from tests.tiny import same_files
 
 HIP = Layout("export_hip_3", ["hip", "neck", "head"], [["neck", "hip"], ["head", "neck"]], "hip")
 TIP = Layout("export_tip_2", ["mid", "top"], [["top", "mid"]], "mid")
@@ -51,13 +52,6 @@ def write(out, layouts=(HIP, TIP), clips: int = 5, frames: int = 4, bodies: int 
 @pytest.fixture
 def store(tmp_path):
     return write(tmp_path / "set")
-
-
-def same_files(ours, theirs, pattern: str = "*/*") -> None:
-    files = sorted(file.relative_to(ours) for file in ours.glob(pattern))
-    assert files == sorted(file.relative_to(theirs) for file in theirs.glob(pattern)) != []
-    for file in files:
-        assert (ours / file).read_bytes() == (theirs / file).read_bytes(), file
 
 
 def test_the_aimclr_form_as_others_read_it(tmp_path, store):

@@ -12,6 +12,7 @@ from msclr.data.prepare.arrays import prepare_arrays
 from msclr.data.store import open_store
 from msclr.errors import InputError
 from msclr.layouts import Layout
+from tests.tiny import same_files
 
 HIP = Layout("aimclr_hip_3", ["hip", "neck", "head"], [["neck", "hip"], ["head", "neck"]], "hip")
 TIP = Layout("aimclr_tip_2", ["mid", "top"], [["top", "mid"]], "mid")
@@ -42,14 +43,6 @@ def write(folder, layout: Layout = HIP, labels=None, **changes):
             elif content is not None:
                 (folder / f"{name}.pkl").write_bytes(pickle.dumps(content, 2))
     return folder
-
-
-def same_files(ours, theirs, pattern: str = "*/*") -> None:
-    """Every array and list of names of two data sets is the same, byte for byte."""
-    files = sorted(file.relative_to(ours) for file in ours.glob(pattern))
-    assert files == sorted(file.relative_to(theirs) for file in theirs.glob(pattern)) != []
-    for file in files:
-        assert (ours / file).read_bytes() == (theirs / file).read_bytes(), file
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4"])

@@ -14,9 +14,9 @@ from benchmarks.plain_stgcn import STRIDES, Block, ConvTemporalGraphical, PlainS
 WIDTHS = (4, 4, 4, 4, 8, 8, 8, 16, 16, 12)
 
 
-def trained(model):
-    """In float64 and eval, with every weight and statistic off its first value."""
-    model.double().eval()
+def scattered(model):
+    """In float64, with every weight and statistic off its first value."""
+    model.double()
     for p in model.parameters():
         p.data += 0.2 * torch.randn_like(p)
     for key, buffer in model.named_buffers():
@@ -25,6 +25,11 @@ def trained(model):
         elif key.endswith("running_var"):
             buffer.uniform_(0.5, 2)
     return model
+
+
+def trained(model):
+    """The same in eval mode."""
+    return scattered(model).eval()
 
 
 def clips(joints=25, channels=3):

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 from benchmarks.plain_stgcn import Block
 from msclr import kernels
 from msclr.nn.accelerate import accelerate
-from tests.nn.lookalikes import LambdaBlock, PaddedEncoder, PysklBlock, graph
+from tests.nn.lookalikes import LambdaBlock, PaddedEncoder, PysklBlock, graph, scattered
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -55,19 +55,6 @@ def block_of(kind, c_in=4, c_out=4, stride=1, residual=True, dropout=0.0):
 
 
 KINDS = ("modules", "lambdas", "pyskl", "pyskl init", "pyskl offset")
-
-
-def scattered(model):
-    """In float64, with every weight and statistic off its first value."""
-    model.double()
-    for p in model.parameters():
-        p.data += 0.2 * torch.randn_like(p)
-    for key, buffer in model.named_buffers():
-        if key.endswith("running_mean"):
-            buffer.normal_(0, 0.3)
-        elif key.endswith("running_var"):
-            buffer.uniform_(0.5, 2)
-    return model
 
 
 def made(kind="lambdas", **options):

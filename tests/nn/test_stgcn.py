@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from msclr import layouts
 from msclr.nn import STGCN, BatchNorm, STGCNBlock
+from tests.nn.lookalikes import trained
 
 A, B = "kinectv2_25", "smplx_42"
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -23,15 +24,7 @@ def clips(name, n=3, frames=8, bodies=2, seed=0):
 def encoder(*names, **options):
     """A narrow encoder in float64 whose every weight and statistic is off its first value."""
     torch.manual_seed(0)
-    model = STGCN(list(names), 4, 8, **({"dropout": 0.0} | options)).double()
-    for p in model.parameters():
-        p.data += 0.2 * torch.randn_like(p)
-    for key, buffer in model.named_buffers():
-        if key.endswith("running_mean"):
-            buffer.normal_(0, 0.3)
-        elif key.endswith("running_var"):
-            buffer.uniform_(0.5, 2)
-    return model.eval()
+    return trained(STGCN(list(names), 4, 8, **({"dropout": 0.0} | options)))
 
 
 def with_weights_of(model, *names, **options):
