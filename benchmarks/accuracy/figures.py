@@ -16,6 +16,7 @@ from msclr.evaluation import ensemble_logits, fit_linear, knn
 from msclr.evaluation.metrics import top_k_accuracy
 from msclr.evaluation.run import Run
 from msclr.evaluation.splits import SplitFeatures, data_layouts, features_of
+from msclr.evaluation.transfer import transferred
 
 ROUTES = ("derive", "attach")  # to a layout that an encoder was not trained on
 SOLVERS = {"linear": "sgd", "lbfgs": "lbfgs"}  # of linear classifiers, by the names of figures
@@ -54,7 +55,8 @@ def figures_of(run: Run, data: str) -> dict[str, float]:
             for kind in SOLVERS:
                 fit, figures[f"{kind} {name}"] = _linear(f, f, kind)
                 logits.setdefault((kind, layout), fit)
-            figures[f"1nn {name}"] = knn(*_split(f, f), len(f.classes), [1])[1]
+            split = f.train, f.train_labels, f.val, f.val_labels
+            figures[f"1nn {name}"] = knn(*split, len(f.classes), [1])[1]
     labels = features[stored[0]].val_labels
     for kind in SOLVERS:
         prefix = "" if kind == "linear" else f"{kind} "
@@ -68,10 +70,8 @@ def figures_of(run: Run, data: str) -> dict[str, float]:
     return figures
 
 
-def _split(source: SplitFeatures, target: SplitFeatures) -> tuple[Tensor, ...]:
-    return source.train, source.train_labels, target.val, target.val_labels
-
-
 def _linear(source: SplitFeatures, target: SplitFeatures, kind: str) -> tuple[Tensor, float]:
-    fit = fit_linear(*_split(source, target), len(source.classes), solver=SOLVERS[kind])
+    x, val = transferred(source, target, SOLVERS[kind])
+    split = x, source.train_labels, val, target.val_labels
+    fit = fit_linear(*split, len(source.classes), solver=SOLVERS[kind])
     return fit.logits, fit.top1

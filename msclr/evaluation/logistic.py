@@ -29,8 +29,7 @@ def fit_logistic(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor
         and whether the solver came to an end within 1,000 iterations.
     """
     x = x.double()
-    mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0)
-    deviation = torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)
+    mean, deviation = _moments(x)
     z = (x - mean) / deviation
     weight = z.new_zeros(num_classes, x.shape[1], requires_grad=True)
     bias = z.new_zeros(num_classes, requires_grad=True)
@@ -49,3 +48,14 @@ def fit_logistic(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor
     converged = solver.state[weight]["n_iter"] < ITERATIONS
     weight, bias = weight.detach() / deviation, bias.detach()
     return weight, bias - weight @ mean, converged
+
+
+def standardised(x: Tensor, by: Tensor) -> Tensor:
+    """Features x (N, D) in float64, less the mean and over the deviation of ``by`` (K, D)."""
+    mean, deviation = _moments(by.double())
+    return (x.double() - mean) / deviation
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0)
+    return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)

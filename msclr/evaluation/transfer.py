@@ -11,10 +11,11 @@ from torch import Tensor
 
 from msclr.errors import InputError
 from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, fit_linear
+from msclr.evaluation.logistic import standardised
 from msclr.evaluation.protocols import LINEAR_DEFAULTS, linear_options
 from msclr.evaluation.results import PerClip, check_also, describe, keep_result, of_route
 from msclr.evaluation.run import Run
-from msclr.evaluation.splits import SplitFeatures, features_of
+from msclr.evaluation.splits import SplitFeatures, features_of, require_labels
 from msclr.paths import as_path
 
 
@@ -68,13 +69,15 @@ def evaluate_transfer(
         run, train_layout, test_layout, data, stream, route, train_data
     )
     classes = _shared(source, target)
-    x, y, _ = _of_classes(source.train, source.train_labels, source.classes, classes)
+    x, test_x = transferred(source, target, solver)
+    x, y, _ = _of_classes(x, source.train_labels, source.classes, classes)
     test_x, test_y, names = _of_classes(
-        target.val, target.val_labels, target.classes, classes, target.val_names
+        test_x, target.val_labels, target.classes, classes, target.val_names
     )
     for clips, what, f in ((y, "train", source), (test_y, "val", target)):
         if not len(clips):
             raise InputError(f"{f.store.path} has no {what} clip of the classes that both have")
+    require_labels(y, test_y, classes, source.store)
     splits = x, y, test_x, test_y
     fit = fit_linear(*splits, len(classes), classifiers=source.streams, **options)
     result = describe(run, "transfer", target, data, stream) | options
@@ -110,6 +113,17 @@ def transfer_features(
     if data == train_data and test_layout == train_layout:
         return source, source
     return source, features_of(run, test_layout, data, stream, route)
+
+
+def transferred(source: SplitFeatures, target: SplitFeatures, solver: str) -> tuple[Tensor, Tensor]:
+    """Train features (N, D) of the source and val features (K, D) of the target for a classifier.
+
+    For L-BFGS, which standardises, each side is standardised by its own train clips, without their
+    labels: what shifts or scales all features of a convention is no part of an action.
+    """
+    if solver == "sgd":
+        return source.train, target.val
+    return standardised(source.train, source.train), standardised(target.val, target.train)
 
 
 def _folders(

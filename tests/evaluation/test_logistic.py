@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from msclr.errors import InputError
 from msclr.evaluation import evaluate_ensemble, evaluate_linear, evaluate_transfer, open_run
 from msclr.evaluation.linear import fit_linear
 from msclr.evaluation.logistic import DECAY, fit_logistic
+from msclr.evaluation.transfer import transfer_features
 from msclr.export.classifier import head_of
 from tests.tiny import LAYOUTS
 
@@ -80,6 +82,16 @@ def test_protocols_and_the_exported_head_take_it(folders):
     across = evaluate_transfer(run, A, A, solver="lbfgs")
     assert across["top1"] == one["top1"]
     assert len(head_of(run, "linear-" + A + "-joint-pretrained-solver_lbfgs").classes) == 2
+
+
+def test_a_convention_in_other_units_transfers(folders):
+    """Features of the tested convention that are shifted and scaled as a whole."""
+    run = open_run(folders["joint"])
+    source, target = transfer_features(run, A, B)
+    plain = evaluate_transfer(run, A, B, solver="lbfgs", features=(source, target))
+    moved = replace(target, train=3 * target.train + 5, val=3 * target.val + 5)
+    result = evaluate_transfer(run, A, B, solver="lbfgs", features=(source, moved))
+    assert result["per_class"] == plain["per_class"]
 
 
 @pytest.mark.parametrize(
