@@ -16,7 +16,7 @@ from msclr.errors import InputError
 from msclr.evaluation import evaluate_ensemble, evaluate_linear, evaluate_transfer, open_run
 from msclr.evaluation.linear import fit_linear
 from msclr.evaluation.logistic import DECAY, fit_logistic
-from msclr.evaluation.transfer import transfer_features
+from msclr.evaluation.transfer import transfer_features, transferred
 from msclr.export.classifier import head_of
 from tests.tiny import LAYOUTS
 
@@ -88,10 +88,14 @@ def test_a_convention_in_other_units_transfers(folders):
     """Features of the tested convention that are shifted and scaled as a whole."""
     run = open_run(folders["joint"])
     source, target = transfer_features(run, A, B)
-    plain = evaluate_transfer(run, A, B, solver="lbfgs", features=(source, target))
     moved = replace(target, train=3 * target.train + 5, val=3 * target.val + 5)
-    result = evaluate_transfer(run, A, B, solver="lbfgs", features=(source, moved))
-    assert result["per_class"] == plain["per_class"]
+    x, val = transferred(source, target, "lbfgs")
+    torch.testing.assert_close(transferred(source, moved, "lbfgs")[1], val, rtol=0, atol=1e-3)
+    assert x.mean(0).abs().max() < 1e-6 and val.abs().max() > 0.1
+    assert transferred(source, moved, "sgd")[1] is moved.val
+    top1 = evaluate_transfer(run, A, B, solver="lbfgs", features=(source, target))["top1"]
+    fit = fit_linear(x, source.train_labels, val, target.val_labels, 2, solver="lbfgs")
+    assert fit.top1 == top1
 
 
 @pytest.mark.parametrize(
