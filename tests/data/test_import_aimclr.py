@@ -173,7 +173,7 @@ GOOD = {split: [f"{split}{i}" for i in range(n)] for split, n in COUNTS.items()}
         ({"train_label": (GOOD["train"], [0] * 5)}, "holds 5 labels, but there are 4 clips"),
         ({"train_label": GOOD["train"]}, r"train_label.pkl holds a list of 4; wanted \(names, la"),
         ({"train_label": (GOOD["train"], 4)}, "holds a int labels, but there are 4 clips"),
-        ({"train_label": (GOOD["train"], [0, 1, 1.5, 0])}, "holds the label 1.5; wanted an int"),
+        ({"train_label": (GOOD["train"], [0, 1, 1.5, 0])}, "holds the label 1.5; wanted one int"),
         ({"train_label": (GOOD["train"], [True] * 4)}, "holds the label True"),
         ({"train_label": (GOOD["train"], [0, -1, 0, 0])}, "label -1 is negative"),
         ({"train_label": ([0, 1, 2, 3], [0] * 4)}, "holds the name 0; wanted one text per clip"),

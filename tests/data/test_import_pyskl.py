@@ -12,6 +12,7 @@ from msclr.data.prepare.arrays import prepare_arrays
 from msclr.data.prepare.pyskl import prepare_pyskl
 from msclr.data.store import open_store
 from msclr.errors import InputError
+from tests.tiny import same_files
 
 TRAIN, VAL = ["c", "a", "e"], ["b"]
 HEIGHT, WIDTH = 480, 640
@@ -45,12 +46,6 @@ def write(tmp_path, annotations=None, split=None, protocol: int = 4):
     return path
 
 
-def same_arrays(ours, theirs) -> None:
-    for wanted in theirs.glob("*/*"):
-        got = ours / wanted.relative_to(theirs)
-        assert got.read_bytes() == wanted.read_bytes(), wanted.name
-
-
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 @pytest.mark.parametrize("dtype", ["f2", "f4"])
 def test_a_file_is_the_same_as_its_clips_as_arrays(tmp_path, protocol, dtype):
@@ -70,7 +65,7 @@ def test_a_file_is_the_same_as_its_clips_as_arrays(tmp_path, protocol, dtype):
         frames=5,
         frame="camera",
     )
-    same_arrays(tmp_path / "out", tmp_path / "wanted")
+    same_files(tmp_path / "out", tmp_path / "wanted")
     store = open_store(tmp_path / "out")
     assert (store.coordinates, store.classes, store.bodies) == ("xyz", ["0", "1", "2"], 2)
 

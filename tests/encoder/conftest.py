@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+import msclr
 from msclr.data import prepare_arrays
 from msclr.training import pretrain
 from tests.tiny import FRAMES, LAYOUTS, UNSEEN, tiny_clips, tiny_recipe
@@ -36,3 +37,8 @@ def folders(data, tmp_path_factory):
         stream: pretrain(tiny_recipe(data, folder / stream, stream=stream, steps=6, lr=0.01))
         for stream in ("joint", "motion", "bone")
     }
+
+
+@pytest.fixture(scope="session")
+def encoder(folders):
+    return msclr.load(folders["joint"])

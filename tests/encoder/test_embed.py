@@ -21,11 +21,6 @@ KNOWN = LAYOUTS[0]
 
 
 @pytest.fixture(scope="session")
-def encoder(folders):
-    return msclr.load(folders["joint"])
-
-
-@pytest.fixture(scope="session")
 def clips(arguments):
     """The raw clips that the data of the runs were prepared from, the training clips first."""
     return arguments["views"]

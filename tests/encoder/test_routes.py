@@ -21,11 +21,6 @@ from tests.tiny import LAYOUTS, TRAIN, UNSEEN
 
 
 @pytest.fixture(scope="session")
-def encoder(folders):
-    return msclr.load(folders["joint"])
-
-
-@pytest.fixture(scope="session")
 def clips(arguments):
     return arguments["views"][UNSEEN]
 

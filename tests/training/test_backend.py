@@ -14,14 +14,9 @@ from msclr.kernels import _choice
 from msclr.training import backend, pretrain
 from msclr.training.backend import fitting, running_on
 from msclr.training.checkpoint import load_checkpoint
-from tests.tiny import LAYOUTS, prepare_tiny, tiny_values
+from tests.tiny import LAYOUTS, tiny_values
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
 
 
 def what_runs():

@@ -13,13 +13,8 @@ from msclr.nn.tracks import capacity
 from msclr.training import Pretraining
 from msclr.training.distributed import Ranks
 from msclr.training.graph import bucket_of
-from tests.tiny import prepare_tiny, tiny_recipe
+from tests.tiny import tiny_recipe
 from tests.training.test_no_waiting import WAITING
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
 
 
 def started(data, out, buckets, **changes):

@@ -15,7 +15,7 @@ from msclr.training import Pretraining, pretrain
 from msclr.training.batches import ViewMaker
 from msclr.training.checkpoint import load_checkpoint
 from msclr.training.distributed import Ranks, own_device
-from tests.tiny import BATCH, column, prepare_tiny, tiny_recipe, write_recipe
+from tests.tiny import BATCH, column, tiny_recipe, write_recipe
 
 WITHIN = 1e-5  # of the loss, which is of order 5
 MODES = {
@@ -43,11 +43,6 @@ for i, recipe in enumerate(sys.argv[2:]):
     if status:
         sys.exit(status)
 """
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from msclr.errors import InputError
 from msclr.training import Pretraining
 from msclr.training.distributed import Ranks
 from msclr.training.graph import why_no_graphs
-from tests.tiny import prepare_tiny, tiny_recipe
+from tests.tiny import tiny_recipe
 from tests.training.runs import flat
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -35,11 +35,6 @@ class Again:
             return run()
 
         return replay
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
 
 
 def trained(data, out, recorder=None, **changes):

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from msclr.training import Pretraining
 from msclr.training.distributed import Ranks
-from tests.tiny import prepare_tiny, tiny_recipe
+from tests.tiny import tiny_recipe
 
 # Operators whose result's size, or whose value on the host, a device must say first.
 WAITING = {"nonzero", "bincount", "_local_scalar_dense", "masked_select", "unique", "equal",
@@ -28,11 +28,6 @@ class Recorder(TorchDispatchMode):
         if name in ("index", "index_put", "index_put_"):
             self.masks += [i for i in args[1] if i is not None and i.dtype == torch.bool]
         return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
 
 
 CROSSCLR = {"method": "crossclr", "cross_epoch": 1}

@@ -11,15 +11,10 @@ from msclr.errors import InputError
 from msclr.kernels.augment.amounts import PAPER
 from msclr.training.build import build_views
 from msclr.training.sampler import Draw
-from tests.tiny import LAYOUTS, prepare_tiny, tiny_recipe
+from tests.tiny import LAYOUTS, tiny_recipe
 
 BASE = {"data": "d", "out": "o"}
 DRAW = Draw(torch.arange(20), torch.arange(20) % 2)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
 
 
 def views(data, tmp_path, **changes):

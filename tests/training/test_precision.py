@@ -14,15 +14,10 @@ from msclr.errors import InputError
 from msclr.training import precision, pretrain
 from msclr.training.checkpoint import load_checkpoint
 from msclr.training.precision import choose_precision, emulation_warning, is_native, slowdown
-from tests.tiny import prepare_tiny, tiny_recipe
+from tests.tiny import tiny_recipe
 
 loop = importlib.import_module("msclr.training.pretrain")  # the package's name for the function
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
 
 
 @pytest.fixture

@@ -19,14 +19,9 @@ from msclr.training import Pretraining, pretrain
 from msclr.training.checkpoint import load_checkpoint
 from msclr.training.distributed import Ranks
 from msclr.training.log import read_log
-from tests.tiny import LAYOUTS, STEPS_PER_EPOCH, column, prepare_tiny, tiny_recipe, tree
+from tests.tiny import LAYOUTS, STEPS_PER_EPOCH, column, tiny_recipe, tree
 
 loop = importlib.import_module("msclr.training.pretrain")  # the package's name for the function
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
 
 
 def open_run(recipe):

@@ -25,17 +25,6 @@ from tests.tiny import STEPS_PER_EPOCH, column, prepare_tiny, tiny_recipe, tree,
 from tests.training.runs import assert_same_run, flat
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
-    """The run that nothing disturbs."""
-    return pretrain(tiny_recipe(data, tmp_path_factory.mktemp("whole") / "run"))
-
-
 class Killed(BaseException):
     """Like SIGKILL, no handler of errors sees it coming."""
 

@@ -28,17 +28,6 @@ loop = importlib.import_module("msclr.training.pretrain")  # the package's name 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
-    """The run that nothing disturbs."""
-    return pretrain(tiny_recipe(data, tmp_path_factory.mktemp("whole") / "run"))
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_ignored():
     """A shell starts what runs in its background with SIGINT ignored, and so might these tests."""

@@ -16,15 +16,10 @@ from msclr.training.batches import ViewMaker
 from msclr.training.distributed import Ranks
 from msclr.training.sampler import Draw
 from msclr.training.subsets import CUTS, JointSubsets, slide_joints, take_places
-from tests.tiny import prepare_tiny, tiny_recipe, tiny_values
+from tests.tiny import tiny_recipe, tiny_values
 from tests.training.test_no_waiting import WAITING, Recorder
 
 CLIPS = torch.arange(600)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
 
 
 def drawn(layout: Layout, share: float = 1.0) -> np.ndarray:

@@ -23,11 +23,6 @@ PLAIN = "knn_every", "tsne_every", "keep_every", "steps", "out", "epochs"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return prepare_tiny(tmp_path_factory.mktemp("tiny") / "data")
-
-
-@pytest.fixture(scope="module")
 def plain(data, tmp_path_factory):
     """A run of 12 steps that nothing is measured of."""
     return pretrain(tiny_recipe(data, tmp_path_factory.mktemp("plain") / "run"))
