@@ -7,10 +7,11 @@ import json
 import pytest
 import torch
 
-from msclr import cli, kernels
+from msclr import cli
 from msclr.kernels._qualify import children, store
+from tests.needs import needs_operators
 
-pytestmark = pytest.mark.skipif(bool(kernels.backends()["cpu"]), reason="no compiled library")
+pytestmark = needs_operators
 
 
 @pytest.fixture

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 import torch.nn.functional as F
 
-from msclr import kernels
-
 AIMCLR = {"teacher": 0, "top_k": 1, "positives": "mined"}
-compiled = pytest.mark.skipif(
-    bool(kernels.backends()["cpu"]), reason=f"no compiled operators: {kernels.backends()['cpu']}"
-)
 
 
 def arguments(views=3, batch=4, dim=5, bank=7, seed=0):

@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy import stats
 
-from msclr import kernels, layouts
+from msclr import layouts
 from msclr.kernels import augment
 from msclr.kernels.augment import cases, reference
+from tests.needs import needs_operators
 
 LAYOUT = layouts.get("h36m_17")
 SEED, PURPOSE = 2**63 + 5, 3
@@ -17,10 +18,7 @@ VIEWS, STREAMS = ("none", "normal", "extreme"), ("joint", "motion", "bone")
 # Of the largest coordinate that an exact result has; measured: 2.6e-7 in the worst of these tests.
 ERROR = 4e-7
 
-compiled = pytest.mark.skipif(
-    bool(kernels.backends()["cpu"]), reason=f"no compiled operators: {kernels.backends()['cpu']}"
-)
-BACKENDS = [pytest.param("cpu", marks=compiled), "reference"]
+BACKENDS = [pytest.param("cpu", marks=needs_operators), "reference"]
 
 
 def number(choice):
@@ -85,7 +83,7 @@ SHAPES = [  # bodies, frames, joints
 ]  # fmt: skip
 
 
-@compiled
+@needs_operators
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("stream", STREAMS)
 def test_any_size(shape, stream):
@@ -94,7 +92,7 @@ def test_any_size(shape, stream):
         assert_is_exact(of(x, "cpu", view=view, stream=stream), exact(x, view, stream), x)
 
 
-@compiled
+@needs_operators
 def test_every_float16_is_read_and_every_float32_rounded_as_torch_does():
     every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.float16)
     x = every[: 3 * 21845].reshape(1, 1, 1, -1, 3)
@@ -113,7 +111,7 @@ def test_every_float16_is_read_and_every_float32_rounded_as_torch_does():
             assert torch.equal(made.nan_to_num(1), wanted.nan_to_num(1))
 
 
-@compiled
+@needs_operators
 def test_normal_numbers_are_those_of_the_formula_to_a_millionth():
     """Of coordinates that are next to nothing the noise is what is left: so it is seen exactly."""
     x = torch.full((1, 1, 200, 500, 3), 1e-37)
@@ -177,7 +175,7 @@ def test_order_and_size_of_a_batch_change_nothing(view, backend):
             torch.testing.assert_close(alone[0], together[i], rtol=0, atol=2e-6)
 
 
-@compiled
+@needs_operators
 def test_the_number_of_threads_changes_nothing():
     x, before, found = clips(100), torch.get_num_threads(), []
     try:
@@ -243,7 +241,7 @@ def test_the_result_lies_as_the_encoder_reads_it(backend):
 # The operator
 
 
-@compiled
+@needs_operators
 def test_the_op_itself_keeps_within_its_memory():
     x, index = clips(), torch.arange(3)
     rest = 3, 0, 2, LAYOUT.flip, 0, None, False, torch.float32, [0.0] * 7

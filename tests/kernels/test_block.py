@@ -10,8 +10,8 @@ from msclr.kernels._cases import converted
 from msclr.kernels.block import cases
 from msclr.kernels.block.dropout import dropout_factors
 from tests.kernels.contract import CONTRACTS, packed_block, results_of
+from tests.needs import needs_operators
 
-compiled = pytest.mark.skipif(bool(kernels.backends()["cpu"]), reason=kernels.backends()["cpu"])
 BLOCK = CONTRACTS["stgcn_block"]
 SEED = torch.tensor(5)
 
@@ -22,7 +22,7 @@ def factors(rows, columns, p, seed=SEED, block=0):
     return torch.ops.msclr.block_output(ones, one, one * 0, None, None, None, p, seed, block)
 
 
-@compiled
+@needs_operators
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (70, 3), (129, 16), (200, 65)])
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_dropout_is_the_counters(rows, columns, p):
@@ -48,7 +48,7 @@ def test_dropout_of_channels_rows_seeds_and_blocks_is_independent():
         assert abs(both - 0.25) < 5 * (3 / 16 / n) ** 0.5
 
 
-@compiled
+@needs_operators
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("case", ["two layouts, identity", "wide"])
 def test_what_is_not_finite_comes_out_where_pytorchs_does(value, case):
@@ -66,7 +66,7 @@ def test_what_is_not_finite_comes_out_where_pytorchs_does(value, case):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
-@compiled
+@needs_operators
 def test_a_batch_without_rows_moves_no_statistics_and_has_gradients_of_zero():
     arguments = cases.make(4, 4, [0, 5, 3])
     named = {n: getattr(arguments, n).requires_grad_() for n in ("x", "graph_weight", "norms")}
@@ -79,7 +79,7 @@ def test_a_batch_without_rows_moves_no_statistics_and_has_gradients_of_zero():
         assert not gradient.any()
 
 
-@compiled
+@needs_operators
 @pytest.mark.parametrize("threads", [2, 4])
 @pytest.mark.parametrize("case", sorted(cases.LARGE))
 def test_the_number_of_threads_changes_no_bit(case, threads):

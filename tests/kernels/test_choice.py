@@ -14,10 +14,10 @@ from msclr.kernels._operator import Operator
 from msclr.kernels.graph_conv.operator import masked_graph_conv
 from msclr.kernels.info_nce import operator as info_nce
 from msclr.kernels.multi_view import operator as multi_view
+from tests.needs import needs_operators
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 X = torch.ones(3)
-NEEDS_LIBRARY = pytest.mark.skipif(bool(kernels.backends()["cpu"]), reason="no compiled library")
 
 
 def few_rows(arguments):
@@ -53,7 +53,7 @@ def adopt(*names, family="single"):
     _choice.adopt(CPU, {("chosen", family): names})
 
 
-@NEEDS_LIBRARY
+@needs_operators
 def test_an_argument_goes_before_a_context_that_before_the_environment_that_before_verdicts(
     operator, monkeypatch
 ):

@@ -13,10 +13,11 @@ from msclr import kernels
 from msclr.kernels.info_nce.operator import Arguments
 from msclr.methods.queue import Queue
 from tests.kernels.contract import CONTRACTS, results_of
-from tests.kernels.info_nce_inputs import AIMCLR, compiled, leaves
+from tests.kernels.info_nce_inputs import AIMCLR, leaves
+from tests.needs import needs_operators
 
 
-@compiled
+@needs_operators
 def test_an_exponential_is_right_to_its_last_digits():
     y = torch.linspace(0, 12, 10_001)  # logits 0 of the key and -y of the bank's only row
     queries, keys, bank = y.view(1, -1, 1), torch.zeros(10_001, 1), -torch.ones(1, 1)
@@ -26,7 +27,7 @@ def test_an_exponential_is_right_to_its_last_digits():
 
 
 @pytest.mark.unsanitized
-@compiled
+@needs_operators
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_given_positives_compile_and_export(backend):
     queries, keys, bank, _ = leaves(2, 3)
@@ -44,7 +45,7 @@ def test_given_positives_compile_and_export(backend):
 
 
 @pytest.mark.unsanitized
-@compiled
+@needs_operators
 def test_a_python_temperature_compiles_too():
     queries, keys, bank, _ = leaves(dtype=torch.float32)
 
@@ -55,7 +56,7 @@ def test_a_python_temperature_compiles_too():
     torch.testing.assert_close(compiled(queries), loss(queries))
 
 
-@compiled
+@needs_operators
 def test_the_bank_may_change_before_backward_unless_it_wants_a_gradient():
     queries, keys, bank, _ = (t.detach() for t in leaves(2, 3))
     queries.requires_grad_()
@@ -71,7 +72,7 @@ def test_the_bank_may_change_before_backward_unless_it_wants_a_gradient():
         loss.backward()
 
 
-@compiled
+@needs_operators
 def test_a_call_past_the_checks_of_python_stays_within_its_memory():
     queries, keys, bank, temperature = good = tuple(t.detach() for t in leaves(2, 3))
     rows = torch.zeros(3, 1, dtype=torch.int64)
@@ -99,7 +100,7 @@ def test_a_call_past_the_checks_of_python_stays_within_its_memory():
             backward(*changed[:3], *good, 0, 1, None, False, *changed[3:], *[True] * 4)
 
 
-@compiled
+@needs_operators
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_a_temperature_that_left_the_positive_numbers_is_named(value):
     queries, keys, bank, _ = leaves(2, 3)
@@ -125,13 +126,13 @@ def everything(threads, *sizes):
     return on_threads(threads, lambda: results_of(CONTRACTS["info_nce"], "cpu", given))
 
 
-@compiled
+@needs_operators
 def test_many_queries_give_the_same_bits_on_any_number_of_threads():
     one, *others = (everything(n, 3, 50, 24, 500) for n in (1, 2, 3))
     assert all(torch.equal(one[name], other[name]) for other in others for name in one)
 
 
-@compiled
+@needs_operators
 def test_few_queries_share_the_bank_among_the_threads():
     one, three, again = (everything(n, 1, 3, 24, 2000) for n in (1, 3, 3))
     assert all(torch.equal(three[name], again[name]) for name in three)
@@ -139,7 +140,7 @@ def test_few_queries_share_the_bank_among_the_threads():
     torch.testing.assert_close(three, one)
 
 
-@compiled
+@needs_operators
 def test_of_rows_alike_in_every_part_of_the_bank_the_lowest_come_first():
     queries, keys, _, _ = leaves(1, 1, 8)
     bank = queries[0].detach().expand(1000, 8)
@@ -147,7 +148,7 @@ def test_of_rows_alike_in_every_part_of_the_bank_the_lowest_come_first():
     assert top.flatten().tolist() == [0, 1, 2, 3, 4]
 
 
-@compiled
+@needs_operators
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_bank():
     queries, keys, bank, _ = (t.detach() for t in leaves(3, 64, 32, 50_000, dtype=torch.float32))
@@ -188,7 +189,7 @@ def train(backend, dtype, steps=200):
     return torch.tensor(losses, dtype=torch.float64)
 
 
-@compiled
+@needs_operators
 def test_two_hundred_steps_of_training_follow_the_reference():
     exact = train("reference", torch.float64)
     assert exact[-20:].mean() < exact[:20].mean() - 1, "it learns"

@@ -16,10 +16,7 @@ from hypothesis import strategies as st
 from benchmarks.machine import peak_extra_bytes
 from msclr import kernels
 from tests.kernels.multi_view_inputs import BACKENDS, arguments
-
-compiled = pytest.mark.skipif(
-    bool(kernels.backends()["cpu"]), reason=f"no compiled operators: {kernels.backends()['cpu']}"
-)
+from tests.needs import needs_operators
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -85,7 +82,7 @@ def test_loss_and_gradients_are_the_formula(multi_view_info_nce, negatives, pair
 
 # Rows that fill several blocks of the compiled backend; views beyond that, clips beyond that, and a
 # bank so long that blocks go together.
-@compiled
+@needs_operators
 @pytest.mark.parametrize(
     ("views", "clips", "bank"), [(3, 150, 70), (12, 5, 0), (2, 1030, 3), (2, 40, 8500)]
 )
@@ -138,7 +135,7 @@ def test_adversarial_rows(multi_view_info_nce, rows, dtype, negatives, temperatu
         torch.testing.assert_close(gradient.double(), e, rtol=0, atol=tolerance * scale)
 
 
-@compiled
+@needs_operators
 def test_a_loss_of_almost_nothing_keeps_its_digits():
     """Positives far above all else: log-sum-exp and positive differ by less than their rounding."""
     views = torch.eye(4).repeat(2, 1, 1)  # two views of 4 clips, the same
@@ -188,7 +185,7 @@ def test_order_of_clips_and_bank_changes_nothing(multi_view_info_nce, problem):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
 
 
-@compiled
+@needs_operators
 def test_training_follows_the_reference():
     """200 steps of both from the same start; rounding differs, and grows with the steps."""
     clips = arguments(1, 64, 24)[0] + 0.3 * arguments(2, 64, 24, seed=1)[0]  # two views of each
@@ -243,7 +240,7 @@ def test_a_wrong_argument_is_named(multi_view_info_nce, name, changed):
 
 
 @pytest.mark.unsanitized
-@compiled
+@needs_operators
 @pytest.mark.parametrize("backend", [None, "cpu", "reference"])
 def test_a_plain_number_as_temperature_compiles(backend):
     views = arguments()[0].float()
@@ -252,7 +249,7 @@ def test_a_plain_number_as_temperature_compiles(backend):
     torch.testing.assert_close(run(views, 0.1, backend=backend), expected)
 
 
-@compiled
+@needs_operators
 @pytest.mark.parametrize("negatives", ["view", "batch"])
 def test_results_do_not_depend_on_threads(negatives):
     views, bank = (t.float() for t in arguments(3, 400, 4, 900))
@@ -270,7 +267,7 @@ def test_results_do_not_depend_on_threads(negatives):
         assert all(torch.equal(a, b) for a, b in zip(results[0], result, strict=True))
 
 
-@compiled
+@needs_operators
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("negatives", ["view", "batch"])
 def test_memory_is_free_of_the_square_of_the_batch(negatives):
@@ -284,7 +281,7 @@ def test_memory_is_free_of_the_square_of_the_batch(negatives):
     assert peak_extra_bytes(run, torch.device("cpu")) < 16e6
 
 
-@compiled
+@needs_operators
 @pytest.mark.parametrize(
     ("name", "place", "value"),
     [

@@ -12,10 +12,10 @@ from msclr.kernels._segments import counted, rows_in, strided, with_surplus, wit
 from msclr.kernels.block import cases
 from msclr.kernels.block.operator import GRADIENTS
 from tests.kernels.contract import CONTRACTS
+from tests.needs import needs_operators
 
 BLOCK = CONTRACTS["stgcn_block"]
-needs_library = pytest.mark.skipif(bool(kernels.backends()["cpu"]), reason="no library")
-BACKENDS = ["reference", pytest.param("cpu", marks=needs_library)]
+BACKENDS = ["reference", pytest.param("cpu", marks=needs_operators)]
 
 
 def gradients_of(given, backend, weights):

@@ -13,10 +13,9 @@ from msclr import kernels
 from msclr.kernels._backend import instruction_set
 from msclr.kernels._segments import rows_in
 from msclr.kernels.temporal_conv import reference
+from tests.needs import needs_operators
 
-pytestmark = pytest.mark.skipif(
-    bool(kernels.backends()["cpu"]), reason=f"no compiled operators: {kernels.backends()['cpu']}"
-)
+pytestmark = needs_operators
 
 FORWARD = ("y", "statistics")
 BACKWARD = ("e", "statistics", "dweight", "dbias")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from benchmarks.plain_stgcn import ConvTemporalGraphical
 from msclr import kernels
 from msclr.nn import accelerate
+from tests.needs import needs_operators
 from tests.nn.lookalikes import LambdaBlock
 
-pytestmark = pytest.mark.skipif(bool(kernels.backends()["cpu"]), reason="no compiled library")
+pytestmark = needs_operators
 
 
 def model():

@@ -12,11 +12,10 @@ from msclr import kernels
 from msclr.kernels import _choice
 from msclr.kernels.block.operator import stgcn_block as block_operator
 from msclr.nn import STGCN, STGCNBlock, block, fused, stgcn
+from tests.needs import needs_operators
 from tests.nn.test_stgcn import A, B, clips, encoder
 
-pytestmark = pytest.mark.skipif(
-    bool(kernels.backends()["cpu"]), reason="without compiled operators no block is fused"
-)
+pytestmark = needs_operators
 
 
 @pytest.fixture
