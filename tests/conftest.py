@@ -27,7 +27,7 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def layouts_of_their_own():
+def layouts_of_the_test_alone():
     """Unregister the layouts that a test registered."""
     from msclr.layouts import registry
 

@@ -58,7 +58,7 @@ def test_a_step_moves_both_encoders_and_the_queue(name, monkeypatch):
     assert all(p.grad is None for p in made[0].parameters())
 
 
-def test_compiled_contestants_have_no_counts_and_a_file_of_their_own(monkeypatch):
+def test_compiled_contestants_have_no_counts_and_a_separate_file(monkeypatch):
     monkeypatch.setattr(step.torch, "compile", lambda model: model)
     monkeypatch.setattr(step, "_in_a_process", lambda *_: 7)
     monkeypatch.setattr(step, "same", lambda *_: None)

@@ -76,7 +76,7 @@ def test_benchmarks_run_from_where_a_wheel_has_them(tmp_path):
     assert "data read" not in done.stdout and "needs a checkout" in done.stderr
 
 
-def test_the_wheel_is_told_to_hold_the_benchmarks():
+def test_the_wheel_holds_the_benchmarks():
     from setuptools import find_packages
 
     names = find_packages(str(ROOT), include=["benchmarks*"])

@@ -222,7 +222,7 @@ class CopyEvent:
         CopyEvent.waited += 1
 
 
-def test_pinned_memory_takes_turns_and_is_filled_anew_when_its_copy_is_through(folder, monkeypatch):
+def test_pinned_memory_takes_turns_and_is_reused_when_its_copy_is_through(folder, monkeypatch):
     """As on a GPU, but for the copies themselves: what is handed out here is the pinned memory."""
     plain = torch.empty
     dropped = lambda *a, pin_memory=False, **options: plain(*a, **options)  # noqa: E731

@@ -65,7 +65,7 @@ def test_all_bodies_turn_by_the_first_ones_angle():
     np.testing.assert_allclose(got[1, 0], [[0, 0, 0], [0, 0, 1], [0, 0, -1]], atol=1e-15)
 
 
-def test_who_faces_the_sensor_is_left_as_they_stand():
+def test_who_faces_the_sensor_is_not_turned():
     """The Kinect's x grows towards the right hand of who faces it: a line along x, 0 degrees."""
     kinect = get("kinectv2_25")
     xyz = np.random.default_rng(0).normal(size=(1, 4, 25, 3))

@@ -127,7 +127,7 @@ def test_metres_come_back(tmp_path):
     assert not open_store(tmp_path / "torso").split("train").metres("kinectv1_20", 0)[:, :, 5].any()
 
 
-def test_metres_of_a_body_that_stands_still(tmp_path):
+def test_metres_of_a_body_at_rest(tmp_path):
     """Its hips lie at the origin in every frame, which is not to be read as missing."""
     still = clips("smpl_24")[0][:, :1].repeat(4, axis=1)
     prepare(tmp_path / "set", {"smpl_24": [still] * 4}, frame="body", frames=4)
@@ -172,7 +172,7 @@ def test_a_default_that_the_landmarks_do_not_tell_gives_way_and_says_so(tmp_path
     assert not open_store(tmp_path / "fly").split("train").constants
 
 
-def test_clips_whose_frame_cannot_be_told_are_named(tmp_path):
+def test_clips_whose_frame_cannot_be_found_are_named(tmp_path):
     views = {"kinectv1_20": clips("kinectv1_20")}
     trunk = [layouts.get("kinectv1_20").joints.index(j) for j in ("HipLeft", "HipRight")]
     trunk += [layouts.get("kinectv1_20").joints.index(j) for j in ("HipCenter", "Spine")]

@@ -237,7 +237,7 @@ def test_forged_arrays_are_refused(tmp_path, state, what):
     refuse(tmp_path, array(state), f"{what} in the pickle is not as numpy writes it")
 
 
-def test_what_stands_for_a_function_cannot_be_changed(tmp_path):
+def test_what_replaces_a_function_cannot_be_changed(tmp_path):
     """BUILD sets attributes: of a function that later loads use, if it could."""
     for state in (b"}Vx\nI1\ns", b"(N}V_function\nI1\nst", b"(N}V__class__\nc__builtin__\nset\nst"):
         for name in (RECONSTRUCT, b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"c__builtin__\nset\n"):

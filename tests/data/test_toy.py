@@ -49,7 +49,7 @@ def test_shapes_and_types(clips):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_joints_stand_in_the_order_of_the_layout(layout):
+def test_joints_are_in_the_order_of_the_layout(layout):
     assert toy.SENSORS[layout].joints == layouts.get(layout).joints
 
 
@@ -117,7 +117,7 @@ def test_splits_share_no_subject_and_hold_every_class():
     assert labels["train"] == labels["val"] == set(range(CLASSES))
 
 
-def test_people_are_as_tall_as_people_and_stand_on_their_feet(clips):
+def test_people_are_as_tall_as_people_and_on_their_feet(clips):
     for i in named(clips, "wave") + named(clips, "punch"):
         view = clips["views"]["berkeley_mhad_43"][i]
         head = np.nanmedian(joint(view, "berkeley_mhad_43", "head"), 1)

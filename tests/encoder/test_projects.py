@@ -61,7 +61,7 @@ def test_clips_of_the_aimclr_family_are_centred_turned_and_of_50_frames(encoder,
     assert right[0] > left[0] and abs(right[2] - left[2]) < 1e-6
 
 
-def test_where_and_which_way_a_body_stands_changes_nothing(encoder, standing):
+def test_a_bodys_place_and_direction_change_nothing(encoder, standing):
     wanted = prepared(encoder, standing)
     for clip in (standing + [1, 0.2, -2], turned(standing, 130), turned(standing, 90, axis=0)):
         torch.testing.assert_close(prepared(encoder, clip), wanted, rtol=0, atol=1e-6)
@@ -131,7 +131,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         msclr.load({"weight": torch.zeros(3)})
 
 
-def test_the_preparation_is_told_by_the_keys():
+def test_keys_decide_the_preparation():
     encoder = msclr.load(their_state())
     assert encoder.preparation == preparation_of(their_state(), encoder.model)
     assert encoder.preparation.frame == "ntu"

@@ -154,7 +154,7 @@ def test_runs_from_before_frames_were_named_fit_both_that_there_were(frame):
     require_same_kind(trained(frame=frame), store(stick(), frame=frame), "stick")
 
 
-def test_an_older_checkpoint_is_told_from_one_that_names_its_frame(folders, tmp_path):
+def test_an_older_checkpoint_differs_from_one_that_names_its_frame(folders, tmp_path):
     state = torch.load(folders["joint"] / "checkpoint.pt", weights_only=True)
     assert open_run(folders["joint"]).frame_told
     del state["frame"], state["size_by"]

@@ -68,7 +68,7 @@ def nearly_coincident(clips, seed):
     return 1 + 1e-4 * (centres + 0.1 * torch.randn(clips, 16, generator=generator)), labels
 
 
-def test_features_that_nearly_coincide_are_told_apart():
+def test_features_that_nearly_coincide_are_distinguished():
     assert knn(*nearly_coincident(80, 0), *nearly_coincident(40, 1), 4) == {1: 100.0, 20: 100.0}
 
 

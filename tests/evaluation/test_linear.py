@@ -55,7 +55,7 @@ def test_equals_autograd_in_float64(clips, momentum):
     assert [loss for _, loss, _ in result.history] == pytest.approx(losses, abs=1e-10)
 
 
-def test_separable_blobs_are_told_apart():
+def test_separable_blobs_are_separated():
     result = fit_linear(*blobs(200), *blobs(100, seed=1), 4, epochs=10)
     assert result.top1 == result.top5 == result.best_top1 == 100.0
     assert result.per_class == [100.0] * 4

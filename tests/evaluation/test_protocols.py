@@ -137,7 +137,7 @@ def test_all_layouts_of_a_command_are_compared_with_their_checksums_once(run, fo
     assert len(hashed) == len(set(hashed)) == 2 * (3 + len(data_layouts(run)))
 
 
-def test_data_prepared_anew_are_compared_anew(run, tmp_path, hashed):
+def test_data_prepared_again_are_compared_again(run, tmp_path, hashed):
     prepare_tiny(tmp_path / "data", [LAYOUTS[0]])
     features_of(run, LAYOUTS[0], tmp_path / "data")
     shutil.rmtree(tmp_path / "data")
@@ -182,7 +182,7 @@ def test_classes_of_one_name_are_kept_apart_by_their_numbers(run, tmp_path):
         assert ensemble["per_class"] == result["per_class"]
 
 
-def test_a_result_is_kept_beside_the_run(run, folders):
+def test_a_result_is_kept_with_the_run(run, folders):
     result = evaluate_linear(run, LAYOUTS[0])
     path = folders["joint"] / "evaluation" / f"linear-{LAYOUTS[0]}-joint-pretrained.json"
     assert json.loads(path.read_text()) == result

@@ -74,7 +74,7 @@ def test_the_runs_own_data_are_known_by_their_content(copy, tmp_path):
     assert len(kept(copy)) == 2
 
 
-def test_options_other_than_the_protocols_have_files_of_their_own(copy):
+def test_options_other_than_the_protocols_have_separate_files(copy):
     run = open_run(copy)
     evaluate_linear(run, LAYOUT, seed=1, lr=0.1, epochs=2, batch_size=8)
     evaluate_knn(run, LAYOUT, ks=(1, 5))

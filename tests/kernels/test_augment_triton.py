@@ -22,7 +22,7 @@ def given(case):
 
 
 @numbers
-def test_the_numbers_of_clips_stand_apart_from_their_rows():
+def test_a_clips_number_may_differ_from_its_row():
     all_clips = given("extreme, joint")
     index, numbers, epochs = (t[3:5] for t in all_clips[1:4])  # clips 2 and 1
     part = all_clips.clips[1:3].contiguous(), index - 1, numbers, epochs, *all_clips[4:]

@@ -126,7 +126,7 @@ def test_a_backend_does_not_take_tensors_of_another_device(operator, monkeypatch
         kernels.check_override("cuda", CPU)
 
 
-def test_a_context_is_of_its_own_thread(operator):
+def test_a_context_holds_in_its_thread_alone(operator):
     adopt("fast")
     with kernels.use_backend("reference"), ThreadPoolExecutor(1) as pool:
         assert pool.submit(ran, operator).result() == FAST

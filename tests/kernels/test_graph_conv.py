@@ -114,7 +114,7 @@ def test_mixed_layouts_are_the_formula(graph_conv, dtype):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
-def test_what_stands_in_masked_joints_changes_nothing(graph_conv, value):
+def test_the_content_of_masked_joints_changes_nothing(graph_conv, value):
     x, weight, bias, adjacency = arguments(layouts=3)
     options = {"layout_index": INDEX, "joint_counts": COUNTS}
     clean = value_and_gradients(graph_conv, x, weight, bias, adjacency, **options)

@@ -104,7 +104,7 @@ def test_what_lies_outside_the_support_is_neither_read_nor_given_a_gradient(libr
 
 @pytest.mark.parametrize("parameters", ALL_DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_parameters_may_have_a_type_of_their_own(library, dtype, parameters):
+def test_parameters_may_have_another_type(library, dtype, parameters):
     inputs = arguments(2, 8, 16, 3, 5, 3, (5, 3), dtype, parameters)
     grad = upstream(inputs)
     found = run(CudaOnCpu(library), grad, inputs)

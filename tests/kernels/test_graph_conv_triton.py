@@ -84,7 +84,7 @@ def test_gradients_have_the_dtypes_of_what_they_are_of(parameters):
 
 
 @numbers
-def test_masked_joints_are_0_beside_weights_that_are_not_finite():
+def test_masked_joints_are_0_under_weights_that_are_not_finite():
     given = case("mixed layouts, one without joints")
     given.weight[0, 0] = torch.inf
     found = results_of(CONTRACT, "triton", given)
@@ -127,7 +127,7 @@ def test_a_dtype_without_products_is_refused():
 
 
 @on_a_gpu
-def test_tf32_is_used_where_pytorch_is_told_to():
+def test_tf32_is_used_where_pytorch_is_set_to():
     given = shaped(8, 64, 64, 13, 25, device=DEVICE)
     exact = in_float64(CONTRACT, given)
     with float32_products("tf32"):

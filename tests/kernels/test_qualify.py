@@ -161,7 +161,7 @@ def test_what_a_kernel_prints_changes_nothing(stand_in):
     assert verdict.adopted and verdict.seconds == 0.5
 
 
-def test_processes_of_their_own_try_the_real_thing(qualifying, monkeypatch, caplog):
+def test_separate_processes_try_real_operators(qualifying, monkeypatch, caplog):
     backends_of_fake(monkeypatch, "crashes", "right")
     rows = decide(rows_of(CPU, ("half", "single")), CPU, GENEROUS)
     found = {row.key.backend: row.verdict for row in rows}

@@ -26,7 +26,7 @@ def body(name, sided, middle=("Hips", "Spine", "Neck", "Head"), form="{side}{wor
 
 
 @pytest.mark.parametrize("name", sorted(set(layouts.names()) - set(MARKERS)))
-def test_the_limbs_of_every_shipped_layout_are_told_by_its_names(name):
+def test_names_give_the_limbs_of_every_shipped_layout(name):
     layout = layouts.get(name)
     found, own = proposed_landmarks(layout), dict(layout.landmarks)
     for limb in LIMBS:

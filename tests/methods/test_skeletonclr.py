@@ -169,7 +169,7 @@ def test_gradient_reaches_the_query_encoder_only():
         torch.testing.assert_close(p.grad, wanted.grad, rtol=1e-9, atol=1e-12, msg=name)
 
 
-def test_a_step_moves_the_key_encoder_once_and_the_queue_only_when_told():
+def test_a_step_moves_the_key_encoder_once_and_the_queue_only_on_request():
     method, batch = make(), a_batch()
     before, old = method.queue.keys.clone(), copy.deepcopy(method.key)
     out = method(batch)

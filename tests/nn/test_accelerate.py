@@ -89,7 +89,7 @@ def pickled(model):
         ("pyskl, importance, residual False", pickled),
     ],
 )
-def test_copies_are_accelerated_and_have_weights_of_their_own(name, copied, supports):
+def test_copies_are_accelerated_and_share_no_weights(name, copied, supports):
     model, x = made(name)
     wanted = run(model, x)
     accelerate(model)

@@ -108,7 +108,7 @@ class AddsLearned(Encoder):
     ("shapes", "compiled"),
     [([(3, 5, 5)], False), ([(3, 5, 5)], True), ([(3, 5, 2), (3, 2, 5)], False)],
 )
-def test_what_is_learned_beside_the_importance_gets_its_full_gradient(shapes, compiled):
+def test_what_is_learned_next_to_the_importance_gets_its_full_gradient(shapes, compiled):
     torch.manual_seed(0)
     model, x = AddsLearned(*shapes).double(), torch.randn(2, 3, 6, 5, 2, dtype=torch.float64)
     nn.init.zeros_(model.learned[-1])

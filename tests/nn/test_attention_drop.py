@@ -91,7 +91,7 @@ def test_kept_is_counted_over_all_layouts_and_not_layout_by_layout():
     assert torch.equal(together == 0, alone == 0) and not torch.allclose(together, alone)
 
 
-def test_nothing_stands_out_in_a_constant_map():
+def test_a_constant_map_loses_nothing():
     x = torch.full((2, 3, 4, 5), 7.0)
     assert torch.equal(pooled_drop([x]), means([x]))
 

@@ -90,7 +90,7 @@ def test_an_encoder_of_several_layouts_is_read_by_their_names():
         torch.testing.assert_close(ours(x, layout=name), model.features(x), **CLOSE)
 
 
-def test_layouts_given_stand_for_names_unknown():
+def test_given_layouts_replace_unknown_names():
     state, models = several("smplx_42", NAME)
     state = {k.replace("smplx_42", "meshes").replace(NAME, "sensor"): v for k, v in state.items()}
     with pytest.raises(InputError, match="convention 'meshes' is no known layout: give layouts="):

@@ -137,7 +137,7 @@ def test_rows_are_covered_once_each(dataset, pairs, extreme):
             assert sorted(rows_of(getattr(batch, kind))) == list(range(rows))
 
 
-def test_all_layouts_of_a_clip_stand_side_by_side(dataset):
+def test_all_layouts_of_a_clip_are_adjacent_rows(dataset):
     batch, draw = maker(dataset, "all")(a_draw(), 0), a_draw()
     for kind in KINDS:
         for row, (name, _, bodies) in rows_of(getattr(batch, kind)).items():

@@ -171,7 +171,7 @@ def one_layout(batch):
     return Batch(*map(only_first, (batch.query, batch.key, batch.extreme)))
 
 
-def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+def test_each_process_of_a_machine_has_another_gpu(monkeypatch):
     cuda, environment = torch.device("cuda"), {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     assert own_device(cuda) == cuda  # one process, which torchrun did not start
     for key, value in environment.items():

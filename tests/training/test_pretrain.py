@@ -94,7 +94,7 @@ def test_the_callback_hears_of_every_step_and_every_record_once(data, tmp_path):
     assert known == {3: [1, 2, 3], 4: [4], 6: [5, 6], 7: [7]}
 
 
-def test_checkpoints_fall_on_the_ends_of_epochs_unless_told_otherwise(data, tmp_path):
+def test_checkpoints_fall_on_the_ends_of_epochs_by_default(data, tmp_path):
     def due(**changes):
         run = open_run(tiny_recipe(data, tmp_path, **changes))
         return [step for step in range(1, 13) if run.checkpoint_due(step)]
@@ -113,7 +113,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(data, tmp_pat
     assert not set(first) & set(other)
 
 
-def test_dropout_draws_anew_in_each_step(data, tmp_path):
+def test_dropout_differs_from_step_to_step(data, tmp_path):
     run = open_run(tiny_recipe(data, tmp_path))
     states = []
     for step in (0, 0, 1):

@@ -97,7 +97,7 @@ def test_a_kill_while_a_checkpoint_is_renamed_loses_nothing(data, whole, tmp_pat
     assert not list((tmp_path / "run").glob(".*"))
 
 
-def test_a_line_of_the_log_cut_short_is_written_anew(data, whole, tmp_path):
+def test_a_line_of_the_log_cut_short_is_written_again(data, whole, tmp_path):
     recipe = tiny_recipe(data, tmp_path / "run")
     with pytest.raises(Killed):
         pretrain(recipe, on_step=kill_after(6))

@@ -96,7 +96,7 @@ def test_even_batches_hold_passes_over_each_set():
         EvenSampler(sizes, 2, 55, 3)
 
 
-def test_a_clip_is_seen_under_layouts_of_its_own_set(mixed):
+def test_a_clip_is_seen_under_its_own_sets_layouts(mixed):
     clips = torch.tensor([0, TRAIN]).repeat_interleave(4000)
     random = torch.Generator().manual_seed(0)
     query, key = LayoutChoice(mixed, "sample").pairs_of(
@@ -277,7 +277,7 @@ def test_accuracies_are_those_of_evaluate_knn_on_each_set(folders, watched):
         assert any(x.startswith("step 6: ") and line in x for x in said)
 
 
-def test_each_set_has_curves_and_maps_of_its_own(watched):
+def test_each_set_has_its_own_curves_and_maps(watched):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder, _ = watched
