@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
         print(listing())
         return 0
     try:
-        if argv[:1] == ["accuracy"]:  # one of runs that take an hour, with options of its own
+        if argv[:1] == ["accuracy"]:  # its runs take an hour, and it has other options
             from benchmarks.accuracy import command
 
             return command.main(argv[1:])
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 
 def chosen(argv: list[str]) -> list[str]:
-    """The name at the front, or all of `data` where nothing follows that."""
+    """The name at the front; `data` alone means all of its topics."""
     for name in (" ".join(argv[:1]), " ".join(argv[:2])):
         if name in NAMES:
             return [name]
@@ -73,7 +73,7 @@ def listing(usage: str = USAGE) -> str:
 
 
 def _of_tests(error: ModuleNotFoundError) -> None:
-    """Raise it unless it is of tests/, which a checkout has and a wheel has not."""
+    """Raise it unless it is about tests/, which a checkout has and a wheel lacks."""
     if str(error.name).partition(".")[0] != "tests":
         raise error
 

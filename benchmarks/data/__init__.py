@@ -1,1 +1,1 @@
-"""Benchmarks of reading, preparing and augmenting data, a topic a module."""
+"""Benchmarks of reading, preparing and augmenting data, one topic per module."""

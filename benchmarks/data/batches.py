@@ -142,7 +142,7 @@ def triple(x: Tensor, index: Tensor, tables: dict[str, Tensor], **options: Any) 
 
 
 def each(make: Callable, indices: Sequence) -> Callable[[], None]:
-    """One batch after the other; the next comes when the one before is gone."""
+    """One batch after the other; the last is freed before the next is made."""
 
     def run() -> None:
         for index in indices:

@@ -95,7 +95,7 @@ def parts(case: Case, args: argparse.Namespace) -> Iterator[Part]:
 
 
 def _alone(folder: Path, tree: str, workers: int) -> dict[str, float]:
-    """`prepare_ntu` in a process of its own: its seconds, and the peak memory of all together."""
+    """`prepare_ntu` in another process: its seconds, and the peak memory of all together."""
     out = folder / f"alone-{tree}"
     command = [sys.executable, "-c", ALONE, folder / tree, out, str(workers)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

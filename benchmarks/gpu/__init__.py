@@ -1,1 +1,1 @@
-"""What gpu_check.sh measures on a GPU that is there for minutes: a module per step."""
+"""What gpu_check.sh measures on a GPU lent for minutes: one module per step."""

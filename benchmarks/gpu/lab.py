@@ -42,7 +42,7 @@ class Lab:
         try:
             figures = measure()
             self.wait()
-        except Exception as error:  # whatever a kernel may do on a GPU that it has never seen
+        except Exception as error:  # a kernel may fail in any way on a new GPU
             self.errors += 1
             lines = str(error).splitlines() or [""]
             figures = {"error": f"{type(error).__name__}: {lines[0][:500]}"}

@@ -20,6 +20,7 @@ from msclr.kernels._qualify.store import Key, Verdict
 from msclr.kernels._qualify.subjects import SUBJECTS, Subject
 
 STALL = 20.0  # seconds: the slowest step compiles the kernels of a case
+_EXAMINATION = 600.0  # seconds for all of it
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,6 @@ def decide(rows: Sequence[Row], device: torch.device, limits: Limits) -> list[Ro
 def examine(
     device: str | torch.device,
     again: bool = False,
-    seconds: float = 600.0,
     say: Callable[[str], None] | None = None,
 ) -> list[Row]:
     """Every verdict of a device, for `msclr doctor`: also of CPUs, and of float64.
@@ -111,7 +111,6 @@ def examine(
     Args:
         device: to examine.
         again: forget what is known, and try everything.
-        seconds: to take at most.
         say: takes a line for the user where something has to be tried.
     """
     device = normal(device)
@@ -123,7 +122,7 @@ def examine(
         rows = [Row(row.where, row.key, None) for row in rows]
     if say and any(row.verdict is None for row in rows):
         say(f"trying the kernels on {describe(device).device}; this may take a minute or two")
-    return decide(rows, device, Limits(seconds, 3 * STALL))
+    return decide(rows, device, Limits(_EXAMINATION, 3 * STALL))
 
 
 def prepare(
