@@ -98,7 +98,14 @@ def _check_draws(source: str, recipe: Recipe) -> None:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe that :func:`load_recipe` reads back."""
+    """Write a recipe that :func:`load_recipe` reads back; its folder is made.
+
+    Raises InputError where that cannot be.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise InputError(f"out is {path.parent}: {error.strerror}; choose another folder") from None
     text = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
 

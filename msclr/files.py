@@ -38,6 +38,15 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def require_writable(path: Path) -> None:
+    """Raise InputError where no file can be written at a path, before the work that it is for."""
+    folder = next(x for x in path.absolute().parents if x.exists())
+    if not folder.is_dir():
+        raise InputError(f"cannot write {path}: {folder} is no folder; choose another file")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {path}: {folder} is read-only; choose another file")
+
+
 def read_tensors(path: Path, mend: str, map_location: str | torch.device = "cpu") -> Any:
     """What ``torch.save`` wrote, with ``weights_only=True``; ``mend`` ends the error's message.
 

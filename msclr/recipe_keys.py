@@ -139,7 +139,7 @@ class Recipe:
         "steps as CUDA graphs: on a GPU, if a step can be captured; on, off",
         choices=("auto", "on", "off"),
     )
-    seed: int = key(0, "of all random numbers")
+    seed: int = key(0, "of all random numbers", most=2**63 - 1)
     log_every: int = key(50, "steps between lines of the log", least=1)
     checkpoint_every: int | None = key(
         None, "steps between checkpoints, each over the last; null: an epoch", least=1

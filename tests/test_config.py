@@ -256,6 +256,12 @@ def test_a_saved_recipe_comes_back(tmp_path, changes):
 # What is refused
 
 
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    line = refused(save_recipe, make_recipe(HERE), tmp_path / "file" / "run" / "recipe.yaml")
+    assert line.startswith(f"out is {tmp_path / 'file' / 'run'}: Not a directory; choose")
+
+
 def test_a_base_that_leads_back_is_refused(tmp_path):
     own = write(tmp_path, "own", "base: own\n")
     assert refused(load_recipe, own) == f"{own}: base 'own' leads back to itself"
@@ -355,7 +361,8 @@ def test_a_value_of_the_wrong_kind_is_refused(key, value, message):
         ("batch_size", -4, "must be at least 1, got -4"),
         ("queue_size", 0, "must be at least 1, got 0"),
         ("steps", 0, "must be at least 1, got 0"),
-        ("seed", -1, "must not be negative, got -1"),
+        ("seed", -1, f"must lie in 0..{2**63 - 1}, got -1"),
+        ("seed", 2**63, f"must lie in 0..{2**63 - 1}, got {2**63}"),
         ("warmup_steps", -1, "must not be negative, got -1"),
         ("mining_epoch", -1, "must not be negative, got -1"),
         ("mining_top_k", 0, "must be at least 1, got 0"),

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from msclr.errors import InputError
-from msclr.files import read_tensors
+from msclr.files import read_tensors, require_writable
 
 NUMBERS = {
     "best": np.float64(77.7),
@@ -167,6 +167,16 @@ def test_what_is_no_file_is_named(tmp_path):
         read_tensors(tmp_path / "none.pt", "mend")
     with pytest.raises(InputError, match="a folder at .*: give the path of a file"):
         read_tensors(tmp_path, "mend")
+
+
+def test_a_path_that_cannot_be_written_is_known_before(tmp_path, monkeypatch):
+    require_writable(tmp_path / "new" / "file")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=f"{tmp_path}/file is no folder; choose another file"):
+        require_writable(tmp_path / "file" / "new" / "file")
+    monkeypatch.setattr("os.access", lambda folder, mode: False)
+    with pytest.raises(InputError, match=f"{tmp_path} is read-only; choose another file"):
+        require_writable(tmp_path / "new" / "file")
 
 
 def test_what_the_program_itself_admitted_stays_so(tmp_path):

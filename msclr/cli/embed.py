@@ -35,6 +35,7 @@ def add(commands) -> None:
 def _embed(arguments) -> None:
     from msclr.encoder import load
     from msclr.encoder.embed import embed_file
+    from msclr.files import require_writable
     from msclr.paths import as_path
 
     out = as_path(arguments.out)
@@ -44,6 +45,7 @@ def _embed(arguments) -> None:
     for path in (out, picture):
         if path is not None and path.exists():
             raise InputError(f"{path} exists; choose another --out, or remove it")
+    require_writable(out)
     encoder = load(arguments.encoder, route=arguments.route, device=arguments.device)
     result = embed_file(
         encoder, arguments.clips, out, arguments.layout, arguments.window, arguments.stride, picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from msclr.cli._command import command
+from msclr.cli._command import Once, command
 from msclr.cli._layouts import HELP, layout_names
 from msclr.cli._output import Progress, print_json, say
 from msclr.errors import InputError
@@ -72,7 +72,7 @@ def _add_ensemble(commands) -> None:
 def _add_evaluation_options(parser, lr: str, epochs: str, batch_size: str) -> None:
     text = f"{HELP}; default: all of the data"
     parser.add_argument("--layout", action="append", help=text)
-    parser.add_argument("--data", help="prepared folder; default: the recipe's")
+    parser.add_argument("--data", action=Once, help="prepared folder; default: the recipe's")
     parser.add_argument("--route", choices=ROUTES, default="auto", help=ROUTE_HELP)
     parser.add_argument("--random", action="store_true", help="a newly initialised encoder instead")
     parser.add_argument("--device", help="cpu, cuda or auto; default: the recipe's")

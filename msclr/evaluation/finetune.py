@@ -22,7 +22,7 @@ from msclr.evaluation.linear import check_options
 from msclr.evaluation.metrics import per_class_accuracy, top_k_accuracy
 from msclr.evaluation.results import PerClip, check_also, describe, keep_result, of_route
 from msclr.evaluation.run import Run, chosen_streams
-from msclr.evaluation.splits import SplitClips, clips_of, distinct
+from msclr.evaluation.splits import SplitClips, clips_of, distinct, require_labels
 from msclr.nn import STGCN
 from msclr.training.backend import fitting, running_on
 from msclr.training.precision import DTYPES, choose_precision, is_native
@@ -238,7 +238,7 @@ def _finetune(
     check_also(also)
     runs = chosen_streams(run, stream or run.recipe.stream)
     clips = clips_of(runs[0], layout, data, route)
-    _require_labels(clips)
+    require_labels(clips.train.labels, clips.val.labels, clips.classes, clips.store)
     rows = draw_labelled(clips.train.labels, share, options["seed"])
     precision = _precision(run)
     gpus = [run.device] if run.device.type == "cuda" else []
@@ -267,16 +267,6 @@ def _finetune(
     per_clip = PerClip.of_logits(clips.val.names, labels, clips.classes, logits)
     keep_result(run, clips.store, result, changed, per_clip, also)
     return result
-
-
-def _require_labels(clips: SplitClips) -> None:
-    """Raise InputError for a class that is tested and has no train clip."""
-    train, val = (set(part.labels.tolist()) for part in (clips.train, clips.val))
-    if absent := sorted(val - train):
-        raise InputError(
-            f"{clips.store.path}: class {clips.classes[absent[0]]!r} has val clips and no train "
-            "clip to take a label from; prepare the data with train clips of each class"
-        )
 
 
 def _precision(run: Run) -> str:

@@ -66,6 +66,18 @@ class SplitFeatures:
         return self.train, self.train_labels, self.val, self.val_labels, len(self.classes)
 
 
+def require_labels(train: Tensor, val: Tensor, classes: Sequence[str], store: Store) -> None:
+    """Raise InputError for a class of val labels (N,) that no train label (M,) is of.
+
+    Its clips cannot be found, whatever the encoder is worth. ``store`` has the train labels.
+    """
+    if absent := sorted(set(val.tolist()) - set(train.tolist())):
+        raise InputError(
+            f"{store.path}: class {classes[absent[0]]!r} has val clips and no train clip to take a "
+            "label from; prepare the data with train clips of each class"
+        )
+
+
 def data_layouts(run: Run, data: str | Path | None = None) -> list[str]:
     """The layouts of the data that a run is evaluated on, those of its pretraining first."""
     known = run.layouts

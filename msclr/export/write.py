@@ -20,7 +20,7 @@ from msclr import __version__
 from msclr.encoder import Encoder, Route
 from msclr.errors import InputError
 from msclr.export.model import ExportModel, Head, routes_of
-from msclr.files import replacing
+from msclr.files import replacing, require_writable
 from msclr.paths import as_path
 
 FORMAT = "msclr-export-1"
@@ -98,6 +98,7 @@ def _check_files(files: dict[str, Path]) -> None:
             raise InputError(f"--{kind} is {path}; give a file that ends in .{kind}")
         if path.exists():
             raise InputError(f"{path} exists; choose another file, or remove it")
+        require_writable(path)
     lacking = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if "onnx" in files and lacking:
         raise InputError(

@@ -289,7 +289,6 @@ class Pretraining:
         if self.recipe.init_from and not (resume and saved.exists()):
             self.initial = load_initial(self.recipe, self.method)
         if self.ranks.first:
-            self.folder.mkdir(parents=True, exist_ok=True)
             save_recipe(self.recipe, self.folder / RECIPE)
         self.ranks.barrier()
         return step

@@ -131,6 +131,7 @@ def test_nothing_is_written_over(folders, file, data, tmp_path, capsys):
     out.write_text("mine")
     for command, message in (
         ((folders["joint"], file, "--out", out), "f.npz exists"),
+        (("never looked at", file, "--out", out / "g.npz"), "f.npz is no folder"),
         ((folders["joint"], file, "--out", tmp_path / "f.txt"), "ends in .npz"),
         ((folders["joint"], tmp_path / "none", "--out", tmp_path / "g.npz"), "there is nothing at"),
         ((folders["joint"], data, "--window", 4, "--out", tmp_path / "g.npz"), "have no windows"),

@@ -246,6 +246,32 @@ def test_absent_runs_and_layouts_are_found_before_the_first_is_evaluated(copies,
     assert not (Path(copies[0]) / "evaluation").exists()
 
 
+def test_data_given_twice_are_refused(copies, other, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["evaluate", "knn", copies[0], "--data", str(other), "--data", str(other)])
+    assert error.value.code == 2 and "--data is given twice" in capsys.readouterr().err
+
+
+def test_a_class_without_a_train_clip_is_refused(copies, tmp_path, capsys):
+    clips = tiny_clips((A,))
+    clips["labels"] = [*clips["labels"][:-1], 2]
+    clips["classes"] = ["stand", "hug", "jump"]
+    prepare_arrays(tmp_path / "data", **clips, frames=FRAMES)
+    data = ["--data", tmp_path / "data"]
+    between = ["--train-data", tmp_path / "data", "--train-layout", A, "--test-layout", A]
+    for command in (
+        ["evaluate", "linear", copies[0], *data],
+        ["evaluate", "knn", copies[0], *data],
+        ["evaluate", "transfer", copies[0], *data, *between],
+        ["ensemble", *copies, *data],
+    ):
+        err = printed(capsys, *command, status=2).err
+        assert "class 'jump' has val clips and no train clip to take" in err
+    assert printed(capsys, "evaluate", "retrieval", copies[0], *data).err.count("left out") == 1
+    kept = [path.name for path in Path(copies[0], "evaluation").iterdir()]
+    assert len(kept) == 1 and kept[0].startswith("retrieval-")
+
+
 def test_a_run_given_twice_is_refused(copies, capsys):
     again = f"{copies[0]}/../{Path(copies[0]).name}"
     assert (

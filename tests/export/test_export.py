@@ -263,6 +263,7 @@ def test_what_cannot_be_exported_is_one_line(run, tmp_path, capsys, monkeypatch)
     for given, wanted in (
         ([], "--onnx FILE or --pt2 FILE"),
         (["--pt2", there], "exists"),
+        (["--pt2", there / "m.pt2"], "is no folder; choose another file"),
         (["--pt2", tmp_path / "m.onnx"], "ends in .pt2"),
         (["--pt2", new, "--layout", "no_such"], "no_such"),
         (["--pt2", new, "--layout", f"{LAYOUTS[0]},{LAYOUTS[0]}"], "asked for twice"),
