@@ -238,9 +238,17 @@ def test_every_folder_of_modules_is_a_package():
     assert without == []
 
 
-def test_import_is_light():
-    heavy = "torch matplotlib sklearn scipy numpy"
-    code = f"import msclr, sys; print([m for m in {heavy.split()} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import msclr", "torch matplotlib sklearn scipy numpy"),
+        ("from msclr.layouts import names; names()", "torch"),
+        ("from msclr.data.skeleton import parse_skeleton as p; p(b'0', '')", "torch"),
+        ("import msclr.evaluation.report", "matplotlib sklearn"),
+    ],
+)
+def test_what_needs_no_heavy_library_loads_none(code, heavy):
+    code = f"import sys; {code}; print([m for m in {heavy.split()} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

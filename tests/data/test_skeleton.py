@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 import threading
 import tracemalloc
 from pathlib import Path
@@ -321,15 +319,6 @@ def test_the_reader_named_by_the_fixture_is_used(monkeypatch):
     monkeypatch.setattr(plain, "parse", lambda *args: calls.append(args))
     parse("0")
     assert len(calls) == (read.native is None)
-
-
-def test_no_torch_is_needed():
-    code = (
-        "import sys; from msclr.data.skeleton import parse_skeleton\n"
-        "parse_skeleton(b'0', ''); print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
 
 
 def test_the_generator_follows_from_its_seed(tmp_path):

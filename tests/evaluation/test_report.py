@@ -1,6 +1,4 @@
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -351,15 +349,6 @@ def test_bad_sections_are_refused_and_nothing_is_written(log, tmp_path):
         with pytest.raises(InputError, match=message):
             write_page(run, "Run", [("Fine", "text"), ("Bad", content)])
     assert not run.exists()
-
-
-def test_import_loads_no_drawing_library():
-    code = (
-        "import sys, msclr.evaluation.report; "
-        "print([name for name in ('matplotlib', 'sklearn') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_paths_may_begin_with_the_home_folder(log, tmp_path, monkeypatch):

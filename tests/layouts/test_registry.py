@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections import deque
 from pathlib import Path
 
@@ -256,9 +254,3 @@ def test_unreadable_file(tmp_path):
 def test_from_dict_wants_a_table():
     with pytest.raises(InputError, match="dataset.json: wanted a table of keys, got 5"):
         Layout.from_dict(5, source="dataset.json")
-
-
-def test_names_do_not_need_torch():
-    code = "import sys; from msclr.layouts import names; names(); sys.exit('torch' in sys.modules)"
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=60)
