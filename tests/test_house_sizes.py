@@ -114,8 +114,24 @@ def test_a_planted_violation_is_caught(tmp_path):
     assert list(broken(path)) == []
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
-def test_pages_are_in_plain_english(page):
+TRANSLATED = re.compile(r"\b(anew|beside|told|so much as|a file an operator|an operator a file)\b")
+
+
+def prose(path: Path) -> Iterator[str]:
+    """A page, or the comments and docstrings of a module."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        yield text
+        return
+    yield from re.findall(r"^ *#.*|  # .*", text, re.MULTILINE)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for node in ast.walk(ast.parse(text)):
+        yield (isinstance(node, documented) and ast.get_docstring(node)) or ""
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS[1:], "docs"])
+def test_prose_is_in_plain_english(folder):
     """These words read as translated: again, next to and known say the same."""
-    found = re.findall(r"\b(anew|beside|a file an operator|an operator a file)\b", page.read_text())
-    assert found == []
+    paths = [p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".md")]
+    found = {str(p.relative_to(ROOT)): TRANSLATED.findall(" ".join(prose(p))) for p in paths}
+    assert found and {name: words for name, words in found.items() if words} == {}

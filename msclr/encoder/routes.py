@@ -57,7 +57,7 @@ def choose_route(known: Mapping[str, Layout], layout: Layout, route: str = "auto
     """The route from `layout` to an encoder that was trained on the layouts `known`.
 
     Raises InputError for a route that is not known, for other joints under a known name, and for a
-    layout whose landmarks cannot be told.
+    layout whose landmarks cannot be found.
     """
     check_route(route)
     if layout.name in known:

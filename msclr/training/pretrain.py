@@ -295,8 +295,8 @@ class Pretraining:
 
     def _not_there(self) -> str:
         """Why there is nothing to resume in the folder, and what may have been meant."""
-        beside = [path.parent.name for path in self.folder.parent.glob(f"*/{CHECKPOINT}")]
-        close = difflib.get_close_matches(self.folder.name, beside, n=1)
+        siblings = [path.parent.name for path in self.folder.parent.glob(f"*/{CHECKPOINT}")]
+        close = difflib.get_close_matches(self.folder.name, siblings, n=1)
         if close:
             return f"did you mean out={self.folder.with_name(close[0])}?"
         return f"it has no {CHECKPOINT}; give another out, or leave out --resume to begin a run"
