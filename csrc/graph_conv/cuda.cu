@@ -99,30 +99,30 @@ gpu::Type type_of(const Tensor& tensor, const char* name) {
   }
 }
 
-gpu::View view(const Tensor& tensor, const char* name) {
-  gpu::View v;
-  v.data = tensor.data_ptr();
-  v.type = type_of(tensor, name);
+gpu::StridedTensor strided(const Tensor& tensor, const char* name) {
+  gpu::StridedTensor strided;
+  strided.data = tensor.data_ptr();
+  strided.type = type_of(tensor, name);
   const int64_t missing = 4 - tensor.dim();
   for (int64_t d = 0; d < tensor.dim(); ++d) {
-    v.size[missing + d] = tensor.size(d);
-    v.stride[missing + d] = tensor.stride(d);
+    strided.size[missing + d] = tensor.size(d);
+    strided.stride[missing + d] = tensor.stride(d);
   }
-  return v;
+  return strided;
 }
 
-gpu::View view(const OptionalTensor& tensor, const char* name) {
-  return tensor ? view(*tensor, name) : gpu::View();
+gpu::StridedTensor strided(const OptionalTensor& tensor, const char* name) {
+  return tensor ? strided(*tensor, name) : gpu::StridedTensor();
 }
 
 gpu::Problem problem(const Arguments& a) {
-  const gpu::Problem p{view(a.x, "x"),
-                       view(a.weight, "weight"),
-                       view(a.bias, "bias"),
-                       view(a.adjacency, "adjacency"),
-                       view(a.layout_index, "layout_index"),
-                       view(a.joint_counts, "joint_counts"),
-                       view(a.support, "support")};
+  const gpu::Problem p{.x = strided(a.x, "x"),
+                       .weight = strided(a.weight, "weight"),
+                       .bias = strided(a.bias, "bias"),
+                       .adjacency = strided(a.adjacency, "adjacency"),
+                       .layout_index = strided(a.layout_index, "layout_index"),
+                       .joint_counts = strided(a.joint_counts, "joint_counts"),
+                       .support = strided(a.support, "support")};
   const char* why = gpu::misfit(p);
   STD_TORCH_CHECK(!*why, "graph_conv: ", why);
   return p;
@@ -134,7 +134,7 @@ Tensor graph_conv(const Tensor& x, const Tensor& weight, const OptionalTensor& b
   const Arguments given{x, weight, bias, adjacency, layout_index, joint_counts, support};
   const Tensor y = empty_activations(x, shape_of(given).c_out);
   Device device(x);
-  gpu::forward(device, problem(given), view(y, "y"));
+  gpu::forward(device, problem(given), strided(y, "y"));
   return y;
 }
 
@@ -146,13 +146,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_conv_backward(
   const Arguments given{x, weight, bias, adjacency, layout_index, joint_counts, support};
   const Gradients out({want_x, want_weight, want_bias, want_adjacency}, given);
   auto wanted = [](bool want, const Tensor& gradient, const char* name) {
-    return want ? view(gradient, name) : gpu::View();
+    return want ? strided(gradient, name) : gpu::StridedTensor();
   };
   Device device(x);
-  gpu::backward(device, problem(given), view(grad, "grad"),
-                {wanted(want_x, out.x, "x"), wanted(want_weight, out.weight, "weight"),
-                 wanted(want_bias && bias, out.bias, "bias"),
-                 wanted(want_adjacency, out.adjacency, "adjacency")});
+  gpu::backward(device, problem(given), strided(grad, "grad"),
+                {.x = wanted(want_x, out.x, "x"),
+                 .weight = wanted(want_weight, out.weight, "weight"),
+                 .bias = wanted(want_bias && bias, out.bias, "bias"),
+                 .adjacency = wanted(want_adjacency, out.adjacency, "adjacency")});
   return {out.x, out.weight, out.bias, out.adjacency};
 }
 

@@ -32,43 +32,47 @@ double checked(const Tensor& temperature) {
   return value;
 }
 
-std::tuple<Tensor, Tensor, Tensor> multi_view_info_nce(
+std::tuple<Tensor, Tensor, Tensor, Tensor> multi_view_info_nce(
     const Tensor& views, const Tensor& temperature, const std::vector<int64_t>& pairs,
     const OptionalTensor& candidates, int64_t first, const OptionalTensor& bank, bool all_views) {
   const Problem problem(views, pairs, candidates, first, bank, all_views);
   const int64_t count = problem.pairs.views();
   const ScalarType type =
       views.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  const Outputs out{torch::stable::new_empty(views, {}, type),
-                    torch::stable::new_empty(views, {count, count, problem.batch}, type),
-                    torch::stable::new_empty(views, {count, count, problem.batch}, type)};
+  auto of_pairs = [&] {
+    return torch::stable::new_empty(views, {count, count, problem.batch}, type);
+  };
+  const Outputs out{.loss = torch::stable::new_empty(views, {}, type),
+                    .kept = {.excesses = of_pairs(), .shifts = of_pairs(), .log_sums = of_pairs()}};
   with_number_type(views, [&]<class S>(S) {
     const Blocks<S> blocks(problem, checked(temperature));
     Forward<S>(problem, blocks, out).run();
   });
-  return {out.loss, out.negatives, out.positives};
+  return {out.loss, out.kept.excesses, out.kept.shifts, out.kept.log_sums};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> multi_view_info_nce_backward(
     const Tensor& grad, const Tensor& views, const Tensor& temperature,
     const std::vector<int64_t>& pairs, const OptionalTensor& candidates, int64_t first,
-    const OptionalTensor& bank, bool all_views, const Tensor& negatives, const Tensor& positives,
-    bool want_views, bool want_temperature, bool want_candidates, bool want_bank) {
+    const OptionalTensor& bank, bool all_views, const Tensor& excesses, const Tensor& shifts,
+    const Tensor& log_sums, bool want_views, bool want_temperature, bool want_candidates,
+    bool want_bank) {
   const Problem problem(views, pairs, candidates, first, bank, all_views);
   want_candidates = want_candidates && candidates;
   want_bank = want_bank && bank;
   auto like = [](const Tensor& of, bool wanted) {
     return wanted ? torch::stable::new_empty(of, of.sizes()) : torch::stable::new_empty(of, {0});
   };
-  const Gradients out{{like(views, want_views), like(problem.tensors[kCandidates], want_candidates),
-                       like(problem.tensors[kBank], want_bank)},
-                      {want_views, want_candidates, want_bank},
-                      like(temperature, want_temperature),
-                      want_temperature};
+  const Gradients out{
+      .rows = {like(views, want_views), like(problem.tensors[kCandidates], want_candidates),
+               like(problem.tensors[kBank], want_bank)},
+      .want_rows = {want_views, want_candidates, want_bank},
+      .temperature = like(temperature, want_temperature),
+      .want_temperature = want_temperature};
   with_number_type(views, [&]<class S>(S) {
-    const double value = checked(temperature), scale = values<double>(grad, "grad")[0];
-    const Blocks<S> blocks(problem, value);
-    Backward<S>(problem, blocks, negatives, positives, out).run(scale / problem.batch, value);
+    const Blocks<S> blocks(problem, checked(temperature));
+    Backward<S>(problem, blocks, {excesses, shifts, log_sums}, out)
+        .run(values<double>(grad, "grad")[0] / problem.batch);
   });
   return {out.rows[kAnchors], out.temperature, out.rows[kCandidates], out.rows[kBank]};
 }

@@ -42,20 +42,22 @@ def misfit_of_triton(arguments: tuple) -> str:
 def _fake(views, temperature, pairs, candidates, first, bank, all_views):
     count, batch, _ = views.shape
     dtype = torch.float64 if views.dtype == torch.float64 else torch.float32
-    shapes = (), (count, count, batch), (count, count, batch)
+    shapes = (), *[(count, count, batch)] * 3
     return tuple(views.new_empty(shape, dtype=dtype) for shape in shapes)
 
 
-# Kept for the backward pass, (P, P, B) each, of anchor view, key view and clip: the log-sum-exp of
-# the negatives' logits, and the positive's logit. Without candidates the gradient of views has both
-# its parts, as anchors and as candidates.
+# Kept for the backward pass, (P, P, B) each, of anchor view, key view and clip: the negatives'
+# log-sum-exp less the positive's logit; a similarity near the largest, the shift; and log sum
+# exp((s - shift) / T) over all candidates. Apart, the last two hold what the log-sum-exp of logits
+# of 1e4 would lose in float32. Without candidates the gradient of views has both its parts, as
+# anchors and as candidates.
 define(
     "multi_view_info_nce",
     "(Tensor views, Tensor temperature, int[] pairs, Tensor? candidates, int first, Tensor? bank, "
-    "bool all_views) -> (Tensor loss, Tensor negatives, Tensor positives)",
+    "bool all_views) -> (Tensor loss, Tensor excesses, Tensor shifts, Tensor log_sums)",
     fake=_fake,
     gradients=dict.fromkeys(("views", "temperature", "candidates", "bank"), like),
-    keeps=("negatives", "positives"),
+    keeps=("excesses", "shifts", "log_sums"),
     triton="msclr.kernels.multi_view.triton_launch",
 )
 

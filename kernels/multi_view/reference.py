@@ -24,20 +24,22 @@ def multi_view_info_nce(
         bank = None if bank is None else at_least_float32(bank)
         count, batch, _ = views.shape
         own = torch.arange(first, first + batch, device=views.device)
+        same_clip = torch.arange(clips.shape[1], device=views.device) == own[:, None]  # (B, N)
         losses = []
         for i, j in zip(pairs[::2], pairs[1::2], strict=True):
-            anchors = views[i] / temperature
-            logits = anchors @ clips[j].T  # (B, N), the positive at (b, own[b])
-            blocks = [logits]
+            blocks = [views[i] @ clips[j].T]  # (B, N), the positive at (b, own[b])
             if all_views:
                 others = [v for v in range(count) if v != j]
-                same_clip = torch.arange(clips.shape[1], device=views.device) == own[:, None]
                 blocks += [
-                    (anchors @ clips[v].T).masked_fill(same_clip, -torch.inf) for v in others
+                    (views[i] @ clips[v].T).masked_fill(same_clip, -torch.inf) for v in others
                 ]
             if bank is not None:
-                blocks.append(anchors @ bank.T)
-            log_sum_exp = torch.cat(blocks, dim=1).logsumexp(dim=1)
+                blocks.append(views[i] @ bank.T)
+            # Large similarities cancel before they are divided by the temperature.
+            similarity = torch.cat(blocks, dim=1)
+            below = similarity - similarity.detach().amax(dim=1, keepdim=True)
+            none = below == -torch.inf  # divided as well, they would make a gradient NaN
+            logits = (below.masked_fill(none, 0) / temperature).masked_fill(none, -torch.inf)
             positive = logits.gather(1, own[:, None]).squeeze(1)
-            losses.append((log_sum_exp - positive).mean())
+            losses.append((logits.logsumexp(dim=1) - positive).mean())
         return (torch.stack(losses).mean(),)

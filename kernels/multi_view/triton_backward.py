@@ -2,12 +2,17 @@
 
 triton_forward.py has the formulas, and the types. ROUND is what weights are rounded to.
 
-`anchor_factors` makes what turns exp(s / T) into the sum of w p over the pairs of views
+triton_factors.py makes what turns exp(s / T) into the sum of w p over the pairs of views
 that s is a negative for, w being a pair's weight in the mean. `gradient_sums` takes a tile of rows
 over all others, as whose anchor or candidate they are pulled: weights computed again, times the
 others. It keeps its sums in registers, so a tile is made once for each of its two views, which
 costs one product more than making it once, and needs neither atomics nor sums in memory tile
 by tile. `gradients` adds the splits up and lets the keys pull.
+
+The temperature's gradient is the sum over all logits of each with its gradient. Where every
+similarity is near, the product of a row with its gradient is such a sum over the row's logits.
+Otherwise similarities are taken less one of the anchor, its base, which changes nothing but the
+rounding, for each anchor's gradients add up to 0.
 """
 
 from __future__ import annotations
@@ -16,61 +21,16 @@ import triton
 import triton.language as tl
 
 from msclr.kernels._triton import LOG2_E, load_rows, products_in_pieces
+from msclr.kernels.multi_view.triton_factors import SCALE
 from msclr.kernels.multi_view.triton_forward import (
     NOWHERE,
+    _dot_rows,
     _is_near,
-    _join,
     _load_tile,
     _not_own,
     _nth_tile,
-    _softplus,
     _split_tiles,
 )
-
-# Weights p <= 1 times 2^14, so that float16 keeps those of 2^-28 in full; two fit its range.
-SCALE_LOG2 = tl.constexpr(14.0)
-SCALE = tl.constexpr(2.0**14)
-
-
-@triton.jit(do_not_specialize=["batch", "views"])
-def anchor_factors(
-    weights,  # (P, P)
-    negatives,  # (P, P, B)
-    positives,  # (P, P, B)
-    temperature,  # ()
-    largest,  # (): norm of a row
-    factors,  # (P, P + 1, width): made here; scaled, and if far, log2
-    batch,
-    views,
-    width,  # B and then whole tiles: past B are those of anchors that pull at nothing
-    ALL_VIEWS: tl.constexpr,
-    SUM: tl.constexpr,
-    BLOCK_B: tl.constexpr,
-):
-    """One program takes some clips' anchors of one view. The bank, and with ALL_VIEWS every view,
-    holds negatives for all of the anchor's keys: their factors add up."""
-    b = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
-    view = tl.program_id(1).to(tl.int64)
-    exist = b < batch
-    is_near = _is_near(largest, LOG2_E / tl.load(temperature))
-    top = tl.full((BLOCK_B,), float("-inf"), SUM)
-    total = tl.zeros((BLOCK_B,), SUM)
-    for key in range(views):
-        at = (view * views + key) * batch + b
-        weight = tl.load(weights + view * views + key)
-        negative = tl.load(negatives + at, mask=exist, other=0)
-        positive = tl.load(positives + at, mask=exist, other=0)
-        found = -(positive + _softplus(negative - positive)) * LOG2_E + SCALE_LOG2
-        found = tl.where(exist, tl.where(weight > 0, found, float("-inf")), float("-inf"))
-        top, total = _join(top, total, found, tl.zeros((BLOCK_B,), SUM) + weight, 1.0)
-        if not ALL_VIEWS:
-            found += tl.log2(weight)
-            found = tl.where(is_near, tl.exp2(found), found)
-            tl.store(factors + (view * (views + 1) + key) * width + b, found)
-    found = top + tl.log2(total)
-    found = tl.where(is_near, tl.exp2(found), found)
-    for slot in range(0 if ALL_VIEWS else views, views + 1):
-        tl.store(factors + (view * (views + 1) + slot) * width + b, found)
 
 
 @triton.jit(
@@ -83,10 +43,10 @@ def gradient_sums(
     temperature,  # ()
     largest,  # (): norm of a row
     sources,  # (., P + 1) int32: how many views each of the targets meets, and which
-    target_factors,  # (P, P + 1, width) or None where targets are no anchors
-    other_factors,  # (P, P + 1, width) or None where the others are no anchors
+    target_factors,  # (2, P, P + 1, width) or None where targets are no anchors
+    other_factors,  # (2, P, P + 1, width) or None where the others are no anchors
     sums,  # (S, ., R, D): sums of weights times rows, made here for each split, as is the next
-    products,  # (S, ., R) or None: the part of the bank in the products of targets and sums
+    products,  # (S, ., R) or None: of weights and similarities; if near, those with the bank alone
     rows,  # R
     clips,  # N
     bank_rows,
@@ -119,7 +79,8 @@ def gradient_sums(
         _gradient_sums(
             targets, others, bank, factor, sources, target_factors, other_factors, sums, products,
             rows, clips, bank_rows, dim, target_stride, bank_stride, width, views, own, target_slot,
-            splits, False, SUM, ROUND, OPERAND, PRECISION, PIECES, BLOCK_M, BLOCK_N, BLOCK_D,
+            splits, False, SUM, ROUND, OPERAND, PRECISION, PIECES, BLOCK_M,
+            BLOCK_N // 2 if BLOCK_N > 16 else BLOCK_N, BLOCK_D,
         )  # fmt: skip
 
 
@@ -143,6 +104,10 @@ def _gradient_sums(
     for _ in tl.static_range(PIECES):
         acc = acc + (tl.zeros((BLOCK_M, BLOCK_D), SUM),)
     product = tl.zeros((BLOCK_M,), SUM)
+    plane = views * (views + 1) * width
+    bases = None
+    if products is not None:
+        bases = target_factors + plane + (target * (views + 1) + views) * width
 
     source = sources + target * (views + 1)
     count = tl.load(source)
@@ -162,16 +127,16 @@ def _gradient_sums(
         acc, product = _add_tiles(
             acc, product, kept, left, target_stride, start_r, rows, others + other * clips * dim,
             dim, clips, tl.maximum(first - k * tiles, 0), tl.minimum(last - k * tiles, tiles), own,
-            dim, factor, mine, theirs, False, IS_NEAR, SUM, ROUND, OPERAND, PRECISION, PIECES,
-            BLOCK_M, BLOCK_N, BLOCK_D,
+            dim, factor, mine, theirs, bases, plane, products is not None and not IS_NEAR, IS_NEAR,
+            SUM, ROUND, OPERAND, PRECISION, PIECES, BLOCK_M, BLOCK_N, BLOCK_D,
         )  # fmt: skip
     if bank is not None:
         mine = target_factors + (target * (views + 1) + views) * width
         acc, product = _add_tiles(
             acc, product, kept, left, target_stride, start_r, rows, bank, bank_stride, bank_rows,
             tl.maximum(first - count * tiles, 0), last - count * tiles, NOWHERE, dim, factor,
-            mine, None, products is not None, IS_NEAR, SUM, ROUND, OPERAND, PRECISION, PIECES,
-            BLOCK_M, BLOCK_N, BLOCK_D,
+            mine, None, bases, plane, products is not None, IS_NEAR, SUM, ROUND, OPERAND, PRECISION,
+            PIECES, BLOCK_M, BLOCK_N, BLOCK_D,
         )  # fmt: skip
 
     at = (split * tl.num_programs(1) + target) * rows + r
@@ -186,15 +151,15 @@ def _gradient_sums(
 @triton.jit
 def _add_tiles(
     acc, product, kept, left, left_stride, start_r, rows, right, right_stride, rights, first, last,
-    own, dim, factor, mine, theirs, WANT_PRODUCT: tl.constexpr, IS_NEAR: tl.constexpr,
+    own, dim, factor, mine, theirs, bases, plane, WANT_PRODUCT: tl.constexpr, IS_NEAR: tl.constexpr,
     SUM: tl.constexpr, ROUND: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
     PIECES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Adds the pull between rows r and some tiles of others, as anchors with factors `mine` and as
-    candidates of anchors with factors `theirs`."""
+    candidates of anchors with factors `theirs`; if far, their shifts lie a plane further."""
+    r = start_r + tl.arange(0, BLOCK_M)
     of_r = tl.zeros((BLOCK_M,), SUM)
     if mine is not None:
-        r = start_r + tl.arange(0, BLOCK_M)
         of_r = tl.load(mine + r)
     same = start_r + own  # where the rows' own clips begin among the others
     low, high = same // BLOCK_N, tl.cdiv(same + BLOCK_M, BLOCK_N)
@@ -207,7 +172,7 @@ def _add_tiles(
             tile = _nth_tile(n, first, last, low, high, False)
             acc, product = _add_tile(
                 acc, product, kept, left, left_stride, start_r, rows, right, right_stride, rights,
-                tile * BLOCK_N, own, dim, factor, of_r, mine is not None, theirs, False,
+                tile * BLOCK_N, own, dim, factor, of_r, mine, theirs, bases, plane, False,
                 WANT_PRODUCT, IS_NEAR, SUM, ROUND, OPERAND, PRECISION, PIECES, BLOCK_M, BLOCK_N,
                 BLOCK_D,
             )  # fmt: skip
@@ -215,7 +180,7 @@ def _add_tiles(
         tile = _nth_tile(n, first, last, low, high, True)
         acc, product = _add_tile(
             acc, product, kept, left, left_stride, start_r, rows, right, right_stride, rights,
-            tile * BLOCK_N, own, dim, factor, of_r, mine is not None, theirs, True, WANT_PRODUCT,
+            tile * BLOCK_N, own, dim, factor, of_r, mine, theirs, bases, plane, True, WANT_PRODUCT,
             IS_NEAR, SUM, ROUND, OPERAND, PRECISION, PIECES, BLOCK_M, BLOCK_N, BLOCK_D,
         )  # fmt: skip
     return acc, product
@@ -224,10 +189,10 @@ def _add_tiles(
 @triton.jit
 def _add_tile(
     acc, product, kept, left, left_stride, start_r, rows, right, right_stride, rights, start, own,
-    dim, factor, of_r, AS_ANCHORS: tl.constexpr, theirs, MASKED: tl.constexpr,
-    WANT_PRODUCT: tl.constexpr, IS_NEAR: tl.constexpr, SUM: tl.constexpr, ROUND: tl.constexpr,
-    OPERAND: tl.constexpr, PRECISION: tl.constexpr, PIECES: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    dim, factor, of_r, mine, theirs, bases, plane, MASKED: tl.constexpr, WANT_PRODUCT: tl.constexpr,
+    IS_NEAR: tl.constexpr, SUM: tl.constexpr, ROUND: tl.constexpr, OPERAND: tl.constexpr,
+    PRECISION: tl.constexpr, PIECES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Adds the pull between rows r and a tile of others."""
     d = tl.arange(0, BLOCK_D)
@@ -247,23 +212,28 @@ def _add_tile(
         weight = tl.exp2(s * factor)
         if theirs is None:
             weight *= of_r[:, None]
-        elif AS_ANCHORS:
+        elif mine is not None:
             weight *= of_r[:, None] + of_c[None, :]
         else:
             weight *= of_c[None, :]
     else:
         weight = tl.zeros((BLOCK_M, BLOCK_N), SUM)
-        if AS_ANCHORS:
-            weight += tl.exp2(s * factor + of_r[:, None])
-        if theirs is not None:
-            weight += tl.exp2(s * factor + of_c[None, :])
+        if mine is not None:
+            shift = tl.load(mine + plane + r)  # again for each tile: registers are few
+            weight += tl.exp2((s - shift[:, None]) * factor + of_r[:, None])
     if MASKED:
         # Past the last row a weight is any number: times a row of zeros it might be NaN.
         keep = _not_own(BLOCK_M, BLOCK_N, start_r + own - start)
-        exist = tl.arange(0, BLOCK_N) < rights - start
-        weight = tl.where(keep & exist[None, :], weight, 0)
+        keep = keep & (tl.arange(0, BLOCK_N) < rights - start)[None, :]
+        weight = tl.where(keep, weight, 0)
     if WANT_PRODUCT:
-        product += tl.sum(weight * s, 1)
+        if IS_NEAR:
+            product += tl.sum(weight * s, 1)
+        else:
+            product += tl.sum(weight * (s - tl.load(bases + r)[:, None]), 1)
+    if theirs is not None and not IS_NEAR:
+        of_theirs = tl.exp2((s - tl.load(theirs + plane + c)[None, :]) * factor + of_c[None, :])
+        weight += tl.where(keep, of_theirs, 0)
     rounded = weight.to(ROUND).to(OPERAND)
     grown = ()
     for i in tl.static_range(PIECES):
@@ -274,12 +244,30 @@ def _add_tile(
 
 
 @triton.jit
-def _pull(weights, negatives, positives, anchor, key, views, batch, b, exist):
+def _pull(weights, excesses, anchor, key, views, batch, b, exist):
     """w (1 - p) of the key, for anchors b."""
     pair = anchor * views + key
-    negative = tl.load(negatives + pair * batch + b, mask=exist, other=0)
-    positive = tl.load(positives + pair * batch + b, mask=exist, other=0)
-    return tl.load(weights + pair) / (1 + tl.exp(positive - negative))
+    excess = tl.load(excesses + pair * batch + b, mask=exist, other=0)
+    return tl.load(weights + pair) / (1 + tl.exp(-excess))
+
+
+@triton.jit
+def _far_product(
+    product, targets, others, target, r, own, exist, clips, dim, stride, weights, excesses, bases,
+    views, batch, SUM: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Adds, for anchors r of one view, each key's gradient times its similarity less the base."""
+    base = tl.load(bases + r, mask=exist, other=0)
+    for key in range(views):
+        if key != target:
+            pull = _pull(weights, excesses, target, key, views, batch, r, exist)
+            similarity = _dot_rows(
+                targets + target * batch * stride, stride, r,
+                others + tl.full((), key, tl.int64) * clips * dim, dim, own + r, exist, dim, SUM,
+                BLOCK_D,
+            )  # fmt: skip
+            product -= tl.where(exist, pull * (similarity - base), 0)
+    return product
 
 
 @triton.jit(do_not_specialize=["rows", "clips", "batch", "views", "own", "splits"])
@@ -287,18 +275,21 @@ def gradients(
     targets,  # (., R, D), contiguous but for the stride of rows
     others,  # (P, N, D), contiguous
     temperature,  # ()
+    largest,  # (): norm of a row
     upstream,  # (): the gradient of the loss
     weights,  # (P, P)
-    negatives,  # (P, P, B)
-    positives,  # (P, P, B)
-    sums,  # (S, ., R, D), as `gradient_sums` made it
+    excesses,  # (P, P, B)
+    factors,  # (2, P, P + 1, width), as `anchor_factors` made it
+    sums,  # (S, ., R, D), as `gradient_sums` made it, and the next
+    parts,  # (S, ., R) or None
     gradient,  # (., R, D): made here, as is the next
-    products,  # (., programs): of rows with their gradients, some rows' sum
+    products,  # (., programs): of logits and gradients, some anchors' sum; if parts are given
     rows,
     clips,
     batch,
     dim,
     target_stride,
+    width,  # of the factors
     views,
     own,  # row r of the targets is of clip own + r of the others
     splits,
@@ -328,14 +319,9 @@ def gradients(
                 if other != target:
                     pull = tl.zeros((BLOCK_B,), SUM)
                     if AS_ANCHORS:
-                        pull += _pull(
-                            weights, negatives, positives, target, other, views, batch, r, meet
-                        )
+                        pull += _pull(weights, excesses, target, other, views, batch, r, meet)
                     if AS_KEYS:
-                        pull += _pull(
-                            weights, negatives, positives, other, target, views, batch, r + own,
-                            meet,
-                        )  # fmt: skip
+                        pull += _pull(weights, excesses, other, target, views, batch, r + own, meet)
                     keys = others + tl.full((), other, tl.int64) * clips * dim
                     key = load_rows(keys, dim, r + own, meet, d, dim, SUM)
                     acc -= tl.where(meet, pull, 0)[:, None] * key
@@ -343,8 +329,24 @@ def gradients(
         made = acc.to(gradient.dtype.element_ty)
         at = (target * rows + r)[:, None] * dim + d[None, :]
         tl.store(gradient + at, made, mask=exist[:, None] & (d < dim)[None, :])
-        row = load_rows(
-            targets + target * rows * target_stride, target_stride, r, exist, d, dim, SUM
-        )
-        product += tl.sum(row * acc, 1)
-    tl.store(products + target * tl.num_programs(0) + tl.program_id(0), tl.sum(product, 0))
+        if parts is not None:
+            row = load_rows(
+                targets + target * rows * target_stride, target_stride, r, exist, d, dim, SUM
+            )
+            product += tl.sum(row * acc, 1)
+    if parts is not None:
+        part = tl.zeros((BLOCK_B,), SUM)
+        for split in range(splits):
+            at = (split * tl.num_programs(1) + target) * rows + r
+            part += tl.load(parts + at, mask=exist, other=0)
+        part = part / SCALE
+        if not _is_near(largest, LOG2_E / divisor):
+            bases = factors + (views * (views + 1) + target * (views + 1) + views) * width
+            part = _far_product(
+                part, targets, others, target, r, own, meet, clips, dim, target_stride, weights,
+                excesses, bases, views, batch, SUM, BLOCK_D,
+            )  # fmt: skip
+            product = part * scale
+        elif AS_KEYS:  # both rows of a logit between two views have it in theirs, one of the bank's
+            product = (product + part * scale) / 2
+        tl.store(products + target * tl.num_programs(0) + tl.program_id(0), tl.sum(product, 0))

@@ -2,10 +2,13 @@
 
 With s the similarity of two rows, an anchor (view i, clip b) and its key (view j, clip b) have
 
-    negatives[i, j, b] = log sum exp(s / T) over the anchor's negatives for that key
-    loss = softplus(negatives - positive)            positive = s / T at the key
-    d loss / d(s / T) = p = exp(s / T) / (exp(negatives) + exp(positive)) at each negative
-                        -(1 - p of the key) at the key
+    excess = log sum exp(s / T) over the anchor's negatives for that key, less s / T at the key
+    loss = softplus(excess)
+    d loss / d(s / T) = p = exp((s - shift) / T - log_sum) at each negative
+                        -1 / (1 + exp(-excess)) at the key
+
+with a shift near the largest similarity and log_sum = log sum exp((s - shift) / T) over negatives
+and key. Excess, shift and log_sum are kept: a log-sum-exp of 1e4 would lose digits in float32.
 
 The negatives of one clip's anchor are those of a view, or of all, or of the bank, which counts as
 one more view, number P. So `region_sums` adds up exp(s / T) over every view that an anchor meets,
@@ -287,15 +290,14 @@ def _dot_rows(left, left_stride, i, right, right_stride, j, exist, dim, SUM, BLO
 
 
 @triton.jit
-def _softplus(x):
-    """log(1 + e^x), also where that is tiny or huge."""
+def _beyond_ramp(x):
+    """log(1 + e^x) - max(x, 0), also where that is tiny: of x and -x the same."""
     u = tl.exp(-tl.abs(x))
     near_one = 1 + u
     # What rounding took from 1 + u, its logarithm gets back in proportion.
-    log = tl.where(
+    return tl.where(
         near_one == 1, u, tl.log(near_one) * (u / tl.where(near_one == 1, 1, near_one - 1))
     )
-    return tl.where(x > 0, x, 0) + log
 
 
 @triton.jit(do_not_specialize=["batch", "clips", "own", "slots", "splits"])
@@ -307,8 +309,9 @@ def losses(
     counts,  # (P, P + 1) int32: splits that `region_sums` made
     tops,  # (P, P + 1, S, B); this and the next as `region_sums` made them
     totals,
-    negatives,  # (P, P, B); this and all that follow are made here
-    positives,  # (P, P, B)
+    excesses,  # (P, P, B); this and all that follow are made here
+    shifts,  # (P, P, B)
+    log_sums,  # (P, P, B)
     parts,  # (P, programs): sum of the losses of some clips
     batch,
     clips,
@@ -341,8 +344,9 @@ def losses(
     for key in range(views):
         pair = view * views + key
         weight = tl.load(weights + pair)
-        log_sum_exp = tl.zeros((BLOCK_B,), SUM)
-        positive = tl.zeros((BLOCK_B,), SUM)
+        excess = tl.zeros((BLOCK_B,), SUM)
+        shift = tl.zeros((BLOCK_B,), SUM)
+        log_sum = tl.zeros((BLOCK_B,), SUM)
         if weight > 0:
             top, total = shared_top, shared_total
             if not ALL_VIEWS:
@@ -352,14 +356,18 @@ def losses(
                     factor,
                 )  # fmt: skip
             keys = others + tl.full((), key, tl.int64) * clips * dim
-            similarity = _dot_rows(
+            positive = _dot_rows(
                 anchors + view * batch * dim, dim, b, keys, dim, own + b, exist, dim, SUM, BLOCK_D
             )
-            positive = similarity / divisor
-            log_sum_exp = top / divisor + tl.log(total)
-            excess = (top - similarity) / divisor + tl.log(total)
-            part += weight * _softplus(excess)
-        tl.store(negatives + pair * batch + b, log_sum_exp, mask=exist)
-        tl.store(positives + pair * batch + b, positive, mask=exist)
+            log_total = tl.log(total)
+            excess = (top - positive) / divisor + log_total
+            beyond = _beyond_ramp(excess)
+            part += weight * (tl.where(excess > 0, excess, 0) + beyond)
+            # Where the key is the shift, a loss of almost nothing is the log sum, digit by digit.
+            shift = tl.where(excess <= 0, positive, top)
+            log_sum = tl.where(excess <= 0, 0, log_total) + beyond
+        tl.store(excesses + pair * batch + b, excess, mask=exist)
+        tl.store(shifts + pair * batch + b, shift, mask=exist)
+        tl.store(log_sums + pair * batch + b, log_sum, mask=exist)
     at = view * tl.num_programs(0) + tl.program_id(0)
     tl.store(parts + at, tl.sum(tl.where(exist, part, 0), 0))

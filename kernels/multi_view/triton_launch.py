@@ -42,7 +42,7 @@ from msclr.kernels._triton import (
     sum_dtype_of,
     wide_products,
 )
-from msclr.kernels.multi_view import plan
+from msclr.kernels.multi_view import plan, triton_factors
 from msclr.kernels.multi_view import triton_backward as backward_programs
 from msclr.kernels.multi_view import triton_forward as programs
 from msclr.kernels.multi_view.operator import MOST_COLUMNS, Arguments, misfit_of_triton
@@ -50,40 +50,40 @@ from msclr.kernels.multi_view.operator import MOST_COLUMNS, Arguments, misfit_of
 _ROWS = 16  # at once, of programs that multiply no tiles
 
 
-def forward(*given) -> tuple[Tensor, Tensor, Tensor]:
-    """``msclr::multi_view_info_nce_triton``: loss; negatives and positives, (P, P, B) each."""
+def forward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``msclr::multi_view_info_nce_triton``: loss; excesses, shifts, log sums, (P, P, B) each."""
     arguments = Arguments(*given)
     call = _Call(arguments)
-    negatives, positives = (call.new_sums(call.count, call.count, call.batch) for _ in range(2))
+    kept = [call.new_sums(call.count, call.count, call.batch) for _ in range(3)]
     parts = call.new_sums(call.count, cdiv(call.batch, _ROWS))
     with torch.cuda.device_of(call.views):
         counts, *scratch = _region_sums(call)
         programs.losses[(parts.shape[1], call.count)](
             call.views, call.clips, call.temperature, call.weights, counts, *scratch,
-            negatives, positives, parts,
+            *kept, parts,
             call.batch, call.clips.shape[1], call.dim, call.first, call.count + 1,
             scratch[0].shape[2],
             ALL_VIEWS=arguments.all_views, SUM=call.types["SUM"], BLOCK_B=_ROWS,
             BLOCK_D=block_size(call.dim, 128), num_warps=4, maxnreg=255,
         )  # fmt: skip
-    return parts.sum() / call.batch, negatives, positives
+    return parts.sum() / call.batch, *kept
 
 
 def backward(grad: Tensor, *given) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``msclr::multi_view_info_nce_triton_backward``: gradients, empty tensors where unwanted."""
-    arguments, (negatives, positives), wanted = Arguments(*given[:7]), given[7:9], given[9:]
+    arguments, kept, wanted = Arguments(*given[:7]), given[7:10], given[10:]
     views, temperature, _, candidates, _, bank, _ = arguments
     want_views, want_temperature, want_candidates, want_bank = wanted
     call = _Call(arguments)
     none = views.new_empty(0)
     dviews, dtemperature, dcandidates, dbank = none, none, none, none
     with torch.cuda.device_of(views):
-        pulls = _Pulls(call, views.shape[2], grad, negatives, positives)
+        pulls = _Pulls(call, views.shape[2], grad, *kept)
         if want_views or want_temperature:
             made, products = pulls.of_views(want_temperature)
             dviews = made if want_views else none
             if want_temperature:
-                total = -(products / call.temperature)
+                total = -(products.sum() / call.temperature)
                 dtemperature = total.to(temperature).reshape(temperature.shape)
         if want_candidates and candidates is not None:
             dcandidates = pulls.of_candidates()
@@ -177,39 +177,34 @@ class _Pulls:
     """The gradients of all kinds of rows, from the factors of the anchors."""
 
     def __init__(
-        self, call: _Call, columns: int, grad: Tensor, negatives: Tensor, positives: Tensor
+        self,
+        call: _Call,
+        columns: int,
+        grad: Tensor,
+        excesses: Tensor,
+        shifts: Tensor,
+        log_sums: Tensor,
     ):
-        self.call, self.columns = call, columns
-        self.saved = call.weights, negatives, positives
+        self.call, self.columns, self.excesses = call, columns, excesses
         self.upstream = grad.detach()
         blocks = 128  # no smaller than a tile
         width = cdiv(call.batch, blocks) * blocks
-        self.factors = call.new_sums(call.count, call.count + 1, width)
-        backward_programs.anchor_factors[(width // blocks, call.count)](
-            *self.saved, call.temperature, call.largest, self.factors,
+        self.factors = call.new_sums(2, call.count, call.count + 1, width)
+        triton_factors.anchor_factors[(width // blocks, call.count)](
+            call.weights, shifts, log_sums, call.temperature, call.largest, self.factors,
             call.batch, call.count, width,
             ALL_VIEWS=call.meetings.all_views, SUM=call.types["SUM"], BLOCK_B=blocks, num_warps=4,
         )  # fmt: skip
 
     def of_views(self, want_products: bool) -> tuple[Tensor, Tensor]:
-        """Their gradient, and the sum over all logits of each with its gradient.
-
-        The product of a row with its gradient is such a sum over the row's logits. Between two
-        views both rows have the logit in theirs; with rows of the bank, and with candidates that
-        are not the anchors, one has.
-        """
+        """Their gradient, and parts of the sum over all logits of each with its gradient."""
         call = self.call
         table = plan.source_table(call.meetings, True, call.shared, call.views.device)
         others = self.factors if call.shared else None
-        made, products, of_bank = self._gradients(
+        return self._gradients(
             call.views, call.clips, call.bank, table, self.factors, others, call.first, 0,
-            want_products and call.shared and call.bank_rows > 0,
+            want_products,
         )  # fmt: skip
-        total = products.sum()
-        if of_bank is not None:
-            scale = self.upstream / (call.batch * call.temperature)
-            total = total + of_bank.sum() * scale / backward_programs.SCALE.value
-        return made, total / 2 if call.shared else total
 
     def of_candidates(self) -> Tensor:
         call = self.call
@@ -230,8 +225,8 @@ class _Pulls:
         return gradient[0]
 
     def _gradients(
-        self, targets, others, bank, table, target_factors, other_factors, own, slot, want_bank
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self, targets, others, bank, table, target_factors, other_factors, own, slot, want_products
+    ) -> tuple[Tensor, Tensor]:
         call, types = self.call, self.call.types
         kinds, rows, _ = targets.shape
         clips = others.shape[1]
@@ -241,23 +236,26 @@ class _Pulls:
         most = cdiv(call.count * clips + call.bank_rows, blocks["BLOCK_N"])
         splits = max(1, min(most, _programs(call.views) // max(kinds * tiles, 1)))
         sums = call.new_sums(splits, kinds, rows, call.dim)
-        of_bank = call.new_sums(splits, kinds, rows) if want_bank else None
+        parts = call.new_sums(splits, kinds, rows) if want_products else None
         backward_programs.gradient_sums[(tiles, kinds, splits)](
             targets, others, bank, call.temperature, call.largest, table,
-            target_factors, other_factors, sums, of_bank,
+            target_factors, other_factors, sums, parts,
             rows, clips, call.bank_rows, call.dim, targets.stride(1), call.bank_stride,
-            self.factors.shape[2], call.count, own, slot, splits,
+            self.factors.shape[3], call.count, own, slot, splits,
             ROUND=ELEMENTS[call.dtype], **types, **blocks,
         )  # fmt: skip
         products = call.new_sums(kinds, cdiv(rows, _ROWS))
         backward_programs.gradients[(products.shape[1], kinds)](
-            targets, others, call.temperature, self.upstream, *self.saved, sums, gradient, products,
-            rows, clips, call.batch, call.dim, targets.stride(1), call.count, own, splits,
+            targets, others, call.temperature, call.largest, self.upstream, call.weights,
+            self.excesses, self.factors, sums, parts, gradient, products,
+            rows, clips, call.batch, call.dim, targets.stride(1), self.factors.shape[3], call.count,
+            own, splits,
             AS_ANCHORS=target_factors is not None,
             AS_KEYS=other_factors is not None and slot == 0,
             SUM=types["SUM"], BLOCK_B=_ROWS, BLOCK_D=block_size(call.dim, 128), num_warps=4,
+            maxnreg=255,
         )  # fmt: skip
-        return gradient[..., : self.columns].contiguous(), products, of_bank
+        return gradient[..., : self.columns].contiguous(), products
 
 
 def _programs(tensor: Tensor) -> int:

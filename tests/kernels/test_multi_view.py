@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 
 from benchmarks.machine import peak_extra_bytes
 from msclr import kernels
-from tests.kernels.multi_view_inputs import BACKENDS, arguments
+from tests.kernels.multi_view_inputs import (
+    AT_HUGE_LOGITS,
+    BACKENDS,
+    arguments,
+    errors_at_huge_logits,
+)
 from tests.needs import needs_operators
 
 
@@ -133,6 +138,29 @@ def test_adversarial_rows(multi_view_info_nce, rows, dtype, negatives, temperatu
     for gradient, e in zip(gradients, exact_gradients, strict=True):
         scale = max(e.abs().max().item(), 1e-3)
         torch.testing.assert_close(gradient.double(), e, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("options", AT_HUGE_LOGITS, ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_keep_their_digits_at_logits_of_ten_thousand(backend, options):
+    if problem := kernels.backends()[backend]:
+        pytest.skip(problem)
+    loss, temperature, views, bank = errors_at_huge_logits(backend, **options)
+    assert max(loss, views, bank) < 1e-6
+    assert temperature < 1e-5  # a sum of terms of either sign
+
+
+@needs_operators
+@pytest.mark.parametrize("temperature", [0.05, 0.0125])
+def test_gradients_of_almost_nothing_keep_their_digits(temperature):
+    """Positives 20 above all else, of 100 in all or of 8,000."""
+    views = torch.eye(4).repeat(2, 1, 1) * (20 * temperature) ** 0.5
+    views = torch.cat([views, torch.full((2, 4, 1), 10.0 if temperature < 0.05 else 2.0)], dim=2)
+    exact = with_gradients(partial(kernels.multi_view_info_nce, backend="reference"),
+                           views.double(), temperature)  # fmt: skip
+    found = with_gradients(partial(kernels.multi_view_info_nce, backend="cpu"), views, temperature)
+    assert math.isclose(found[0], exact[0], rel_tol=1e-5)
+    assert (found[1] - exact[1]).abs().max() <= 1e-5 * exact[1].abs().max()
 
 
 @needs_operators

@@ -19,6 +19,7 @@ pytest.importorskip("triton")
 from msclr.kernels.multi_view import plan, triton_launch  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
 from tests.kernels.interpreter import DEVICE, compiled, numbers  # noqa: E402
+from tests.kernels.multi_view_inputs import AT_HUGE_LOGITS, errors_at_huge_logits  # noqa: E402
 
 NEAR, FAR = 0.2, 0.01  # temperatures: whether exp(similarity / T) is far from overflow
 
@@ -83,18 +84,10 @@ def test_many_rows_give_the_same_bits_again(negatives, temperature):
 
 
 @numbers
-@pytest.mark.parametrize("negatives", ["view", "batch"])
-def test_logits_of_ten_thousand_stay_exact(negatives):
-    """In steps of 1/64, so that float32 holds similarities without a rounding."""
-    tensors = [10 * (t * 64).round() / 64 for t in arguments(2, 20, 16, 9)]
-    views, bank = tensors
-    assert (views[0] @ views[1].T).abs().max() / FAR > 3e3
-    found = loss_and_gradients("triton", tensors, FAR, negatives=negatives)
-    expected = loss_and_gradients("reference", tensors, FAR, torch.float64, negatives=negatives)
-    assert abs(found[0] - expected[0]) <= 1e-6 * expected[0]
-    # The saved log-sum-exp is rounded: of 1e4 that is 5e-4 of a weight.
-    for gradient, right in zip(found[1:], expected[1:], strict=True):
-        assert (gradient - right).abs().max() <= 2e-3 * right.abs().max()
+@pytest.mark.parametrize("options", AT_HUGE_LOGITS, ids=str)
+def test_gradients_keep_their_digits_at_logits_of_ten_thousand(options):
+    errors = errors_at_huge_logits("triton", DEVICE, **options)
+    assert max(errors) < 2e-6
 
 
 @numbers

@@ -27,41 +27,41 @@ __device__ Pack16 pack8(const float (&x)[8]) {
 }
 
 // The types of parameters are looked up at run time: they are read once, activations often.
-__device__ inline float read(const View& view, int64_t offset) {
-  switch (view.type) {
+__device__ inline float read(const StridedTensor& tensor, int64_t offset) {
+  switch (tensor.type) {
     case Type::kFloat:
-      return static_cast<const float*>(view.data)[offset];
+      return static_cast<const float*>(tensor.data)[offset];
     case Type::kDouble:
-      return static_cast<float>(static_cast<const double*>(view.data)[offset]);
+      return static_cast<float>(static_cast<const double*>(tensor.data)[offset]);
     case Type::kHalf:
-      return to_float(static_cast<const Half*>(view.data)[offset]);
+      return to_float(static_cast<const Half*>(tensor.data)[offset]);
     default:
-      return to_float(static_cast<const BFloat16*>(view.data)[offset]);
+      return to_float(static_cast<const BFloat16*>(tensor.data)[offset]);
   }
 }
 
-__device__ inline int read_integer(const View& view, int64_t offset) {
-  if (view.type == Type::kInt32) return static_cast<const int32_t*>(view.data)[offset];
-  return static_cast<int>(static_cast<const int64_t*>(view.data)[offset]);
+__device__ inline int read_integer(const StridedTensor& tensor, int64_t offset) {
+  if (tensor.type == Type::kInt32) return static_cast<const int32_t*>(tensor.data)[offset];
+  return static_cast<int>(static_cast<const int64_t*>(tensor.data)[offset]);
 }
 
-__device__ inline bool read_bool(const View& view, int64_t offset) {
-  return static_cast<const bool*>(view.data)[offset];
+__device__ inline bool read_bool(const StridedTensor& tensor, int64_t offset) {
+  return static_cast<const bool*>(tensor.data)[offset];
 }
 
-__device__ inline void write(const View& view, int64_t offset, float value) {
-  switch (view.type) {
+__device__ inline void write(const StridedTensor& tensor, int64_t offset, float value) {
+  switch (tensor.type) {
     case Type::kFloat:
-      static_cast<float*>(view.data)[offset] = value;
+      static_cast<float*>(tensor.data)[offset] = value;
       break;
     case Type::kDouble:
-      static_cast<double*>(view.data)[offset] = value;
+      static_cast<double*>(tensor.data)[offset] = value;
       break;
     case Type::kHalf:
-      static_cast<Half*>(view.data)[offset] = from_float<Half>(value);
+      static_cast<Half*>(tensor.data)[offset] = from_float<Half>(value);
       break;
     default:
-      static_cast<BFloat16*>(view.data)[offset] = from_float<BFloat16>(value);
+      static_cast<BFloat16*>(tensor.data)[offset] = from_float<BFloat16>(value);
   }
 }
 

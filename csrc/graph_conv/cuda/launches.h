@@ -14,7 +14,7 @@
 namespace msclr::gpu {
 
 struct Problem {
-  View x, weight, bias, adjacency, layout_index, joint_counts, support;
+  StridedTensor x, weight, bias, adjacency, layout_index, joint_counts, support;
 
   int64_t partitions() const { return adjacency.size[1]; }
   int64_t layouts() const { return adjacency.size[0]; }
@@ -22,8 +22,8 @@ struct Problem {
   int64_t c_out() const { return weight.size[2] / partitions(); }
 };
 
-struct GradientViews {  // without data where one is not wanted
-  View x, weight, bias, adjacency;
+struct GradientTensors {  // without data where one is not wanted
+  StridedTensor x, weight, bias, adjacency;
 };
 
 inline int ceil_div(int64_t n, int64_t by) { return static_cast<int>((n + by - 1) / by); }
@@ -48,13 +48,17 @@ inline const char* misfit(const Problem& p) {
   return "";
 }
 
-inline Activations activations(const View& view) {
+inline Activations activations(const StridedTensor& tensor) {
   const int64_t width = 16 / sizeof(Half);
-  bool vector = view.stride[1] == 1 && view.size[1] % width == 0 &&
-                reinterpret_cast<uintptr_t>(view.data) % 16 == 0;
-  for (int d : {0, 2, 3}) vector = vector && (view.size[d] == 1 || view.stride[d] % width == 0);
-  return {view.data,      view.stride[0], view.stride[1],
-          view.stride[2], view.stride[3], static_cast<int>(view.size[1]),
+  bool vector = tensor.stride[1] == 1 && tensor.size[1] % width == 0 &&
+                reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0;
+  for (int d : {0, 2, 3}) vector = vector && (tensor.size[d] == 1 || tensor.stride[d] % width == 0);
+  return {tensor.data,
+          tensor.stride[0],
+          tensor.stride[1],
+          tensor.stride[2],
+          tensor.stride[3],
+          static_cast<int>(tensor.size[1]),
           vector};
 }
 
@@ -111,8 +115,8 @@ class Launches {
     return graph;
   }
 
-  void add_up(const float* sums, int shares, int64_t count, const View& gradient,
-              const View& support = View()) {
+  void add_up(const float* sums, int shares, int64_t count, const StridedTensor& gradient,
+              const StridedTensor& support = StridedTensor()) {
     if (count == 0) return;
     device_.run(add_shares, ceil_div(count, kShareElements), 1, kShareThreads,
                 kShareThreads * static_cast<int>(sizeof(float)),

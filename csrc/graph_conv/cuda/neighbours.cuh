@@ -19,7 +19,7 @@ struct Graph {
 
 struct NeighbourArguments {
   Batch batch;
-  View adjacency, support;  // (L, K, V, V); support may be absent
+  StridedTensor adjacency, support;  // (L, K, V, V); support may be absent
   int partitions;
   bool outgoing;  // of joint v all w with A[v, w], as the gradient of x wants it
   Graph graph;
@@ -41,8 +41,9 @@ static __global__ void __launch_bounds__(kListThreads) find_neighbours(const Nei
   const int joint = list % joints_all, k = list / joints_all % a.partitions;
   const int l = list / joints_all / a.partitions, joints = joints_of(a.batch, l);
   fail_unless(0 <= joints && joints <= joints_all, "joint_counts must lie in 0..V");
-  auto offset = [&](const View& view, int v, int w) {
-    return l * view.stride[0] + k * view.stride[1] + v * view.stride[2] + w * view.stride[3];
+  auto offset = [&](const StridedTensor& tensor, int v, int w) {
+    return l * tensor.stride[0] + k * tensor.stride[1] + v * tensor.stride[2] +
+           w * tensor.stride[3];
   };
   int degree = 0;
   float sum = 0;
@@ -73,7 +74,7 @@ constexpr int kPackedChannels = 32, kPackedColumns = 64, kPackThreads = 256;
 
 template <class T>
 struct PackArguments {
-  View weight, bias;  // (K*C_out, C_in), (K*C_out) or absent
+  StridedTensor weight, bias;  // (K*C_out, C_in), (K*C_out) or absent
   int partitions;
   int depth, columns;  // input and output channels of the product
   int chunks, padded;  // depth in chunks of 32, columns rounded up to 64

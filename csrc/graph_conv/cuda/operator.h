@@ -18,7 +18,8 @@ class OnTensorCores : Launches<Device> {
   using Base::Base;
 
   // The product `from` -> `to`: y from x, or outgoing: the gradient of x from that of y.
-  void convolve(const View& from, const View& to, const View& bias, bool outgoing) {
+  void convolve(const StridedTensor& from, const StridedTensor& to, const StridedTensor& bias,
+                bool outgoing) {
     namespace c = convolve;
     if (Base::tiles() == 0 || to.size[1] == 0) return;
     const PackArguments<T> packed = pack(from.size[1], to.size[1], bias, outgoing);
@@ -36,7 +37,8 @@ class OnTensorCores : Launches<Device> {
                 a);
   }
 
-  void weight_gradient(const View& grad, const View& weight, const View& bias) {
+  void weight_gradient(const StridedTensor& grad, const StridedTensor& weight,
+                       const StridedTensor& bias) {
     namespace w = weight_gradient;
     const int chunks = ceil_div(std::max(c_in_, 1), w::kChannels);
     const int rows =
@@ -55,7 +57,7 @@ class OnTensorCores : Launches<Device> {
     if (bias.data) Base::add_up(a.bias, shares, Base::biases(), bias);
   }
 
-  void adjacency_gradient(const View& grad, const View& adjacency) {
+  void adjacency_gradient(const StridedTensor& grad, const StridedTensor& adjacency) {
     namespace g = adjacency_gradient;
     const auto kernel = adjacency_gradient_of_share<T>;
     const int rows = Base::matrices() * ceil_div(batch_.joints, g::kJoints);
@@ -72,7 +74,7 @@ class OnTensorCores : Launches<Device> {
   }
 
  private:
-  PackArguments<T> pack(int64_t depth, int64_t columns, const View& bias, bool transpose) {
+  PackArguments<T> pack(int64_t depth, int64_t columns, const StridedTensor& bias, bool transpose) {
     PackArguments<T> a{p_.weight, bias, partitions_};
     a.depth = static_cast<int>(depth), a.columns = static_cast<int>(columns);
     a.chunks = ceil_div(std::max(a.depth, 1), kPackedChannels);
@@ -95,14 +97,15 @@ void with_operator(Device& device, const Problem& p, const F& f) {
 }
 
 template <class Device>
-void forward(Device& device, const Problem& p, const View& y) {
+void forward(Device& device, const Problem& p, const StridedTensor& y) {
   with_operator(device, p, [&](auto op) { op.convolve(p.x, y, p.bias, false); });
 }
 
 template <class Device>
-void backward(Device& device, const Problem& p, const View& grad, const GradientViews& out) {
+void backward(Device& device, const Problem& p, const StridedTensor& grad,
+              const GradientTensors& out) {
   with_operator(device, p, [&](auto op) {
-    if (out.x.data) op.convolve(grad, out.x, View(), true);
+    if (out.x.data) op.convolve(grad, out.x, StridedTensor(), true);
     if (out.weight.data || out.bias.data) op.weight_gradient(grad, out.weight, out.bias);
     if (out.adjacency.data) op.adjacency_gradient(grad, out.adjacency);
   });

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "view.h"
+#include "strided_tensor.h"
 
 #ifndef __CUDACC__
 #include "cuda_on_cpu/cuda.h"  // tests/kernels/cuda_on_cpu: the same names in C++

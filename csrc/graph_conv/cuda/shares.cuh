@@ -10,8 +10,8 @@ struct ShareArguments {
   const float* sums;  // (shares, count)
   int shares;
   int64_t count;
-  View support;   // (L, K, V, V), 0 outside it; or absent
-  View gradient;  // contiguous
+  StridedTensor support;   // (L, K, V, V), 0 outside it; or absent
+  StridedTensor gradient;  // contiguous
 };
 
 constexpr int kShareThreads = 256, kShareElements = 32;  // of a block

@@ -18,8 +18,8 @@ struct Activations {
 
 struct Batch {
   int samples, frames, joints, layouts;
-  int tiles;                        // of each sample, were all its joints real
-  View layout_index, joint_counts;  // (N), (L), or no data: one layout, all joints real
+  int tiles;                                 // of each sample, were all its joints real
+  StridedTensor layout_index, joint_counts;  // (N), (L), or no data: one layout, all joints real
 };
 
 __device__ inline int layout_of(const Batch& batch, int sample) {

@@ -11,13 +11,15 @@
 namespace msclr::multi_view_cpu {
 
 // The numbers of every node: its rows, `width` apart with zeros at their ends, and their transpose
-// (D, kBlock) times log2(e)/T, zeros where it has no rows. The product of the one with the other is
-// a tile of logits x in units of log 2.
+// (D, kBlock), zeros where it has no rows. The product of the one with the other is a tile of
+// numbers x: similarities; or, where all are near, logits in units of log 2, for the transpose is
+// then times log2(e)/T.
 template <class S>
 class Blocks {
  public:
   Blocks(const Problem& problem, double temperature)
-      : problem_(problem),
+      : temperature(temperature),
+        problem_(problem),
         width_(round_up(problem.dim, kernels<S>().lanes)),
         rows_(std::ssize(problem.nodes) * kBlock * width_),
         columns_(std::ssize(problem.nodes) * kBlock * problem.dim) {
@@ -30,7 +32,12 @@ class Blocks {
       small[i] = transpose(i, static_cast<S>(factor)) <= kNear * factor;
     });
     near_ = std::all_of(small.begin(), small.end(), [](char each) { return each; });
+    if (near_) return;
+    unit_ = factor;
+    in_parallel(problem.nodes.size(), [&](int64_t i) { transpose(i, S(1)); });
   }
+
+  const double temperature;
 
   int64_t width() const { return width_; }
   S* rows(int64_t node) const { return rows_.get() + node * kBlock * width_; }
@@ -40,9 +47,12 @@ class Blocks {
   // overflow and underflow, so that none needs to be taken relative to the largest.
   bool near() const { return near_; }
 
+  // x times this is the logit in units of log 2.
+  double unit() const { return unit_; }
+
   // x[r * kBlock + c], for the nodes' rows r and c; masked past the last c. Returns how many
   // columns that makes.
-  int64_t logits(int64_t a, int64_t b, S* x) const {
+  int64_t multiply(int64_t a, int64_t b, S* x) const {
     const int64_t rows_of_a = problem_.nodes[a].count, count = problem_.nodes[b].count;
     const int64_t padded = round_up(count, kernels<S>().lanes);
     kernels<S>().product(rows_of_a, padded, problem_.dim, {rows(a), width_, 1}, columns(b), kBlock,
@@ -77,6 +87,7 @@ class Blocks {
   int64_t width_;
   Buffer<S> rows_, columns_;
   bool near_;
+  double unit_ = 1;
 };
 
 }  // namespace msclr::multi_view_cpu

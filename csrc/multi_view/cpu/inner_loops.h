@@ -33,9 +33,10 @@ SIMD_TARGET void sums(const S* x, int64_t rows, int64_t width, S* row_sum, S* co
   });
 }
 
-// Of every row the largest x and the sum of 2^(x - largest); where all are masked that sum is 0.
+// Of every row the largest x and the sum of 2^((x - largest) * unit); where all are masked that sum
+// is 0.
 template <class S>
-SIMD_TARGET void row_sums(const S* x, int64_t rows, int64_t width, S* largest, S* sum) {
+SIMD_TARGET void row_sums(const S* x, int64_t rows, int64_t width, S unit, S* largest, S* sum) {
   constexpr int64_t L = kLanes<S>;
   for (int64_t r = 0; r < rows; ++r, x += kBlock) {
     Vector<S> top = Vector<S>{} + kMasked<S> / 2, total = {};
@@ -45,7 +46,7 @@ SIMD_TARGET void row_sums(const S* x, int64_t rows, int64_t width, S* largest, S
     }
     S most = top[0];
     for (int64_t i = 1; i < L; ++i) most = std::max<S>(most, top[i]);
-    for (int64_t c = 0; c < width; c += L) total += power<S>(load(x + c) - most);
+    for (int64_t c = 0; c < width; c += L) total += power<S>((load(x + c) - most) * unit);
     largest[r] = most;
     sum[r] = sum_lanes<S>(total);
   }
@@ -53,7 +54,7 @@ SIMD_TARGET void row_sums(const S* x, int64_t rows, int64_t width, S* largest, S
 
 // The same of every column.
 template <class S>
-SIMD_TARGET void column_sums(const S* x, int64_t rows, int64_t width, S* largest, S* sum) {
+SIMD_TARGET void column_sums(const S* x, int64_t rows, int64_t width, S unit, S* largest, S* sum) {
   constexpr int64_t L = kLanes<S>;
   for (int64_t c = 0; c < width; c += L) {
     Vector<S> top = Vector<S>{} + kMasked<S> / 2, total = {};
@@ -61,41 +62,42 @@ SIMD_TARGET void column_sums(const S* x, int64_t rows, int64_t width, S* largest
       const Vector<S> v = load(x + r * kBlock + c);
       top = v > top ? v : top;
     }
-    for (int64_t r = 0; r < rows; ++r) total += power<S>(load(x + r * kBlock + c) - top);
+    for (int64_t r = 0; r < rows; ++r) total += power<S>((load(x + r * kBlock + c) - top) * unit);
     store(largest + c, top);
     store(sum + c, total);
   }
 }
 
-// x becomes g = weight(x, c, number of the row); returns the sum of g x.
-template <class S, class F>
-SIMD_INLINE S weigh(S* x, int64_t rows, int64_t width, const S* of_row, const F& weight) {
+// x becomes g = 2^x (row + column); returns the sum of g x.
+template <class S>
+SIMD_TARGET S weigh_near(S* x, int64_t rows, int64_t width, const S* row, const S* column) {
   constexpr int64_t L = kLanes<S>;
   Vector<S> total[2] = {};
   for (int64_t r = 0; r < rows; ++r, x += kBlock)
 #pragma GCC unroll 2
     for (int64_t c = 0; c < width; c += L) {
-      const Vector<S> logit = load(x + c), g = weight(logit, c, of_row[r]);
+      const Vector<S> logit = load(x + c), g = power<S>(logit) * (row[r] + load(column + c));
       total[c / L % 2] += g * logit;
       store(x + c, g);
     }
   return sum_lanes<S>(total[0] + total[1]);
 }
 
-// g = 2^x (row + column)
+// x becomes g = row + column, of each 2^((x - shift) * unit + log2); returns the sum of each times
+// x - base.
 template <class S>
-SIMD_TARGET S weigh_near(S* x, int64_t rows, int64_t width, const S* row, const S* column) {
-  return weigh<S>(x, rows, width, row, [&](Vector<S> logit, int64_t c, S of_row) SIMD_TARGET {
-    return power<S>(logit) * (of_row + load(column + c));
-  });
-}
-
-// g = 2^(x - row) + 2^(x - column)
-template <class S>
-SIMD_TARGET S weigh_far(S* x, int64_t rows, int64_t width, const S* row, const S* column) {
-  return weigh<S>(x, rows, width, row, [&](Vector<S> logit, int64_t c, S of_row) SIMD_TARGET {
-    return power<S>(logit - of_row) + power<S>(logit - load(column + c));
-  });
+SIMD_TARGET S weigh_far(S* x, int64_t rows, int64_t width, S unit, const FarAnchors<S>& row,
+                        const FarAnchors<S>& column) {
+  Vector<S> total = {};
+  for (int64_t r = 0; r < rows; ++r, x += kBlock)
+    for (int64_t c = 0; c < width; c += kLanes<S>) {
+      const Vector<S> v = load(x + c);
+      const Vector<S> across = power<S>((v - row.shift[r]) * unit + row.log2[r]);
+      const Vector<S> down = power<S>((v - load(column.shift + c)) * unit + load(column.log2 + c));
+      total += across * (v - row.base[r]) + down * (v - load(column.base + c));
+      store(x + c, across + down);
+    }
+  return sum_lanes<S>(total);
 }
 
 template <class S>

@@ -20,18 +20,26 @@ constexpr int64_t kBlock = 128;
 template <class S>
 constexpr S kMasked = std::numeric_limits<S>::lowest();
 
-// Tiles have rows of kBlock numbers, of which `width` are looked at, whole vectors. Logits x are in
-// units of log 2, so that exp(s) = 2^x.
+// What makes 2^((x - shift) * unit + log2) the gradient of negatives, of some anchors; and what x
+// is taken relative to in the sum of gradient times x, of which it changes nothing but the
+// rounding.
+template <class S>
+struct FarAnchors {
+  const S *shift, *log2, *base;
+};
+
+// Tiles have rows of kBlock numbers, of which `width` are looked at, whole vectors. Numbers x times
+// `unit` are logits in units of log 2; where there is none, x are.
 template <class S>
 struct Kernels {
   using Product = void(int64_t, int64_t, int64_t, Strided<S>, const S*, int64_t, S*, int64_t);
   int64_t lanes;
   Product *product, *product_add;
   void (*sums)(const S*, int64_t, int64_t, S*, S*);
-  void (*row_sums)(const S*, int64_t, int64_t, S*, S*);
-  void (*column_sums)(const S*, int64_t, int64_t, S*, S*);
+  void (*row_sums)(const S*, int64_t, int64_t, S, S*, S*);
+  void (*column_sums)(const S*, int64_t, int64_t, S, S*, S*);
   S (*weigh_near)(S*, int64_t, int64_t, const S*, const S*);
-  S (*weigh_far)(S*, int64_t, int64_t, const S*, const S*);
+  S (*weigh_far)(S*, int64_t, int64_t, S, const FarAnchors<S>&, const FarAnchors<S>&);
 };
 
 #define SIMD_KERNELS "../multi_view/cpu/inner_loops.h"

@@ -59,6 +59,14 @@ struct Node {
   int64_t row;  // the first one's number in the tensor
 };
 
+// What the forward pass keeps for the backward one, (P, P, B) each, of anchor view, key view and
+// clip. The excess is the negatives' log-sum-exp less the positive's logit; log_sum that of
+// (s - shift) / T over the similarities s of negatives and positive, the shift being one near the
+// largest: apart, the two hold what the log-sum-exp of large logits would lose.
+struct Kept {
+  Tensor excesses, shifts, log_sums;
+};
+
 // Anchors (P, B, D) and candidates (P, N, D), which are the same nodes where `shared`, and the bank
 // (Q, D). Clip b of the anchors is clip own + b of the candidates.
 struct Problem {

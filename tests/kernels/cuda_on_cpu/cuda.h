@@ -16,7 +16,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../../../csrc/graph_conv/cuda/view.h"
+#include "../../../csrc/graph_conv/cuda/strided_tensor.h"
 
 #define __global__
 #define __device__

@@ -56,16 +56,16 @@ void* guarded_data(const void* memory) { return static_cast<const Guarded*>(memo
 bool guarded_intact(const void* memory) { return static_cast<const Guarded*>(memory)->intact(); }
 void guarded_delete(void* memory) { delete static_cast<Guarded*>(memory); }
 
-const char* graph_conv_forward(const Problem* problem, const View* y, int order, int blocks,
-                               int* launches) {
+const char* graph_conv_forward(const Problem* problem, const StridedTensor* y, int order,
+                               int blocks, int* launches) {
   if (answer = misfit(*problem); !answer.empty()) return answer.c_str();
   Device device(static_cast<Order>(order), blocks);
   forward(device, *problem, *y);
   return answer_of(device, launches);
 }
 
-const char* graph_conv_backward(const Problem* problem, const View* grad,
-                                const GradientViews* gradients, int order, int blocks) {
+const char* graph_conv_backward(const Problem* problem, const StridedTensor* grad,
+                                const GradientTensors* gradients, int order, int blocks) {
   if (answer = misfit(*problem); !answer.empty()) return answer.c_str();
   Device device(static_cast<Order>(order), blocks);
   backward(device, *problem, *grad, *gradients);

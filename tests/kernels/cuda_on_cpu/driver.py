@@ -19,7 +19,7 @@ FLAGS = shlex.split(
     "-fsanitize=undefined -fsanitize-undefined-trap-on-error -U_FORTIFY_SOURCE"
 )
 ORDERS = ("forward", "backward", "shuffled")  # in which a block's threads take their turns
-TYPES = (  # as in csrc/graph_conv/cuda/view.h
+TYPES = (  # as in csrc/graph_conv/cuda/strided_tensor.h
     torch.float32,
     torch.float64,
     torch.float16,
@@ -36,7 +36,7 @@ class Misuse(RuntimeError):
     """What the machine found wrong."""
 
 
-class _View(ctypes.Structure):
+class _StridedTensor(ctypes.Structure):
     _fields_ = [
         ("data", ctypes.c_void_p),
         ("type", ctypes.c_int32),
@@ -55,11 +55,13 @@ class _View(ctypes.Structure):
         self.stride[missing:] = list(tensor.stride())
 
 
-def _views(names: tuple[str, ...]) -> type:
-    return type("Views", (ctypes.Structure,), {"_fields_": [(name, _View) for name in names]})
+def _structure(names: tuple[str, ...]) -> type:
+    return type(
+        "Tensors", (ctypes.Structure,), {"_fields_": [(name, _StridedTensor) for name in names]}
+    )
 
 
-_Problem, _GradientViews = _views(INPUTS), _views(GRADIENTS)
+_Problem, _GradientTensors = _structure(INPUTS), _structure(GRADIENTS)
 
 
 def compile_driver(folder: Path, compiler: str = "g++") -> ctypes.CDLL:
@@ -96,7 +98,7 @@ class CudaOnCpu:
             self._check(
                 self.library.graph_conv_forward(
                     ctypes.byref(problem),
-                    ctypes.byref(_View(y)),
+                    ctypes.byref(_StridedTensor(y)),
                     self.order,
                     self.blocks,
                     ctypes.byref(launches),
@@ -117,12 +119,12 @@ class CudaOnCpu:
                     is_x = name == "x"
                     like = empty_activations(tensor, tensor.shape[1]) if is_x else tensor
                     out[name] = memory.copy_of(like if is_x else like.contiguous(), poisoned=True)
-            views = _GradientViews(*(_View(out.get(name)) for name in GRADIENTS))
+            gradients = _GradientTensors(*(_StridedTensor(out.get(name)) for name in GRADIENTS))
             self._check(
                 self.library.graph_conv_backward(
                     ctypes.byref(problem),
-                    ctypes.byref(_View(memory.copy_of(grad))),
-                    ctypes.byref(views),
+                    ctypes.byref(_StridedTensor(memory.copy_of(grad))),
+                    ctypes.byref(gradients),
                     self.order,
                     self.blocks,
                 )
@@ -159,7 +161,7 @@ class _Memory:
 
     def problem(self, *inputs: Tensor | None):
         copies = [None if t is None else self.copy_of(t) for t in inputs]
-        return _Problem(*(_View(t) for t in copies))
+        return _Problem(*(_StridedTensor(t) for t in copies))
 
     def copy_of(self, tensor: Tensor, poisoned: bool = False) -> Tensor:
         """The same values in the same strides; or NaN."""

@@ -16,7 +16,7 @@ struct BFloat16 {
 };
 
 // Dimensions are aligned at the right; those missing on the left have size 1.
-struct View {
+struct StridedTensor {
   void* data = nullptr;  // null: no such tensor
   Type type = Type::kFloat;
   int64_t size[4] = {1, 1, 1, 1};
