@@ -26,12 +26,7 @@ from tests.data.skeleton_files import (
 )
 from tests.tiny import tree
 
-RANGE = 8  # clips, so that few make many ranges
-
-
-@pytest.fixture(autouse=True)
-def small_ranges(monkeypatch):
-    monkeypatch.setattr(job, "RANGE", RANGE)
+pytestmark = pytest.mark.usefixtures("small_ranges")
 
 
 def damaged(text: str) -> str:
@@ -55,15 +50,6 @@ def skeletons(tmp_path_factory) -> Path:
     write_tree(folder / "part one", names[:40], form=damaged, **options)
     write_tree(folder / "part two", names[40:], seed=1, **options)
     return folder
-
-
-@pytest.fixture(scope="module")
-def prepared(skeletons, tmp_path_factory):
-    """The folder and the report of what one process makes of `skeletons`."""
-    out = tmp_path_factory.mktemp("prepared") / "ntu"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "RANGE", RANGE)
-        return out, prepare_ntu("ntu60", skeletons, out, protocol="xsub", workers=1)
 
 
 def prepare(skeletons, out: Path, **options):

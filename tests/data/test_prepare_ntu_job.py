@@ -20,12 +20,7 @@ from msclr.data.store import open_store
 from tests.data.skeleton_files import clip_names, empty_frames, write_tree
 from tests.tiny import tree
 
-RANGE = 8  # clips, so that few make many ranges
-
-
-@pytest.fixture(autouse=True)
-def small_ranges(monkeypatch):
-    monkeypatch.setattr(job, "RANGE", RANGE)
+pytestmark = pytest.mark.usefixtures("small_ranges")
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +32,6 @@ def skeletons(tmp_path_factory) -> Path:
     for file in (files[2], files[20]):
         file.write_text("2\n0\n0\n")
     return folder
-
-
-@pytest.fixture(scope="module")
-def prepared(skeletons, tmp_path_factory):
-    """The folder and the report of what one process makes of `skeletons`."""
-    out = tmp_path_factory.mktemp("prepared") / "ntu"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "RANGE", RANGE)
-        return out, prepare_ntu("ntu60", skeletons, out, protocol="xsub", workers=1)
 
 
 def prepare(skeletons, out: Path, **options):
@@ -111,7 +97,7 @@ prepare_ntu("ntu60", sys.argv[1], sys.argv[2], protocol="xsub", workers=1, on_cl
 
 def kill_halfway(skeletons: Path, out: Path) -> Path:
     """A run that dies after three ranges; returns its job folder."""
-    code = KILLED.format(size=RANGE)
+    code = KILLED.format(size=job.RANGE)
     done = subprocess.run([sys.executable, "-c", code, str(skeletons), str(out)])
     assert done.returncode == -signal.SIGKILL and not out.exists()
     return out.parent / f".{out.name}.prepare"
