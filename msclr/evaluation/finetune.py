@@ -18,7 +18,7 @@ from msclr.data.streams import to_stream
 from msclr.encoder.routes import Route, derived
 from msclr.errors import InputError
 from msclr.evaluation.features import BATCH, centred, prepare_route
-from msclr.evaluation.linear import check_options
+from msclr.evaluation.linear import check_options, check_seed
 from msclr.evaluation.metrics import per_class_accuracy, top_k_accuracy
 from msclr.evaluation.results import PerClip, check_also, describe, keep_result, of_route
 from msclr.evaluation.run import Run, chosen_streams
@@ -149,9 +149,10 @@ def draw_labelled(labels: Tensor, share: float, seed: int = 0) -> Tensor:
         labels: (N,) class numbers.
 
     Raises:
-        InputError: a share that is not above 0 and at most 1.
+        InputError: a share that is not above 0 and at most 1, or a seed below 0 or from 2^63 on.
     """
     check_share(share)
+    check_seed(seed)
     labels = labels.cpu()
     counts = labels.bincount().tolist()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
@@ -233,7 +234,7 @@ def _finetune(
 ) -> dict[str, Any]:
     usual = SCHEDULES[protocol]
     options["epochs"] = usual.epochs if options["epochs"] is None else options["epochs"]
-    check_options(options["epochs"], options["lr"], options["batch_size"], what="finetuning")
+    check_options(**options, what="finetuning")
     check_share(share)
     check_also(also)
     runs = chosen_streams(run, stream or run.recipe.stream)
@@ -304,13 +305,12 @@ class _Training:
         for epoch in range(1, epochs + 1):
             loss = self._epoch(epoch - 1, order, precision, scaler)
             if not math.isfinite(loss):
-                raise InputError(
-                    f"finetuning diverged in epoch {epoch}: the loss is {loss} with lr "
-                    f"{self.lr:g}; choose a lower lr"
-                )
+                raise self._diverged(epoch, f"the loss is {loss}")
             note = f"loss {loss:.3f}"
             if epoch % _EVERY == 0 or epoch == epochs:
                 logits = predict(self.model, val)
+                if not logits.isfinite().all():
+                    raise self._diverged(epoch, "a logit is not finite")
                 top1, top5 = (top_k_accuracy(logits, val.labels, k) for k in (1, 5))
                 best = max(best, (top1, top5, epoch), key=lambda x: x[0])
                 note += f", top-1 {top1:.1f} %"
@@ -319,6 +319,11 @@ class _Training:
         names = ("best_top1", "best_top5", "best_epoch")
         figures = dict(zip(names, best, strict=True))
         return {"top1": top1, "top5": top5, **figures, "loss": loss, "logits": logits}
+
+    def _diverged(self, epoch: int, what: str) -> InputError:
+        return InputError(
+            f"finetuning diverged in epoch {epoch}: {what} with lr {self.lr:g}; choose a lower lr"
+        )
 
     def _epoch(
         self, epoch: int, order: torch.Generator, precision: str, scaler: torch.amp.GradScaler

@@ -101,7 +101,7 @@ def fit_linear(
     Raises InputError for features or labels that do not fit together, options out of range, and
     features so large that training overflows.
     """
-    check_options(epochs, lr, batch_size, momentum, solver=solver)
+    check_options(epochs, lr, batch_size, momentum, solver=solver, seed=seed)
     if milestones is None:
         milestones = (max(1, epochs * 4 // 5),)
     x, y, val, val_labels = check_split(
@@ -206,8 +206,10 @@ def check_options(
     momentum: float = 0.0,
     what: str = "linear evaluation",
     solver: str = "sgd",
+    seed: int = 0,
 ) -> None:
     """Raise InputError for an option of `fit_linear` that is out of range."""
+    check_seed(seed)
     if solver not in SOLVERS:
         raise InputError(f"{what}: solver is {solver!r}; choose one of {', '.join(SOLVERS)}")
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
@@ -217,3 +219,9 @@ def check_options(
         raise InputError(f"{what}: lr is {lr}; it must be a number above 0 that float32 can hold")
     if not 0 <= momentum < 1:
         raise InputError(f"{what}: momentum is {momentum}; it must lie in 0..1, 1 excluded")
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError for a seed that PyTorch's generators do not take as it is."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed}; wanted a whole number from 0 to 2^63 - 1")

@@ -101,7 +101,7 @@ def linear_options(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises InputError for options out of range, and for those of SGD where L-BFGS would ignore them.
     """
     options = LINEAR_DEFAULTS | given
-    check_options(options["epochs"], options["lr"], options["batch_size"], solver=options["solver"])
+    check_options(**options)
     if options["solver"] == "sgd":
         return options
     if unread := [name for name, value in OF_SGD.items() if options[name] != value]:
@@ -130,7 +130,7 @@ def evaluate_knn(
     f = features or features_of(run, layout, data, stream, route)
     require_labels(f.train_labels, f.val_labels, f.classes, f.store)
     changed = ({} if tuple(ks) == KS else {"ks": ks}) | of_route(f, route)
-    ks = [k for k in ks if k <= len(f.train)]
+    ks = [k for k in ks if k <= len(f.train)] or ks  # none fits: knn_classes says what would
     found = knn_classes(*f.split, ks)
     hits = {k: (found[k] == f.val_labels).sum().item() for k in ks}
     accuracy = {k: 100.0 * hits[k] / len(f.val) for k in ks}

@@ -19,6 +19,7 @@ from msclr.evaluation import (
     evaluate_linear,
     evaluate_semi,
     finetune,
+    fit_linear,
     open_run,
 )
 from msclr.evaluation.finetune import SCHEDULES, Classifier, Schedule, predict
@@ -249,9 +250,23 @@ def test_a_class_without_a_train_clip_is_refused(run, tmp_path):
 def test_training_that_diverges_is_refused_and_keeps_nothing(folders):
     run, kept = open_run(folders["joint"]), folders["joint"] / "evaluation"
     before = tree(kept) if kept.exists() else {}
-    with pytest.raises(InputError, match=r"finetuning diverged in epoch \d+: .*lower lr"):
-        evaluate_finetune(run, LAYOUT, epochs=3, lr=1e30)
+    for epochs in (1, 3):  # the last step's loss is of before it
+        with pytest.raises(InputError, match=r"finetuning diverged in epoch \d+: .*lower lr"):
+            evaluate_finetune(run, LAYOUT, epochs=epochs, lr=1e30)
     assert (tree(kept) if kept.exists() else {}) == before
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_no_generator_takes_is_refused(seed, run):
+    labels = torch.tensor([0, 1])
+    for draw in (
+        lambda: evaluate_finetune(run, LAYOUT, seed=seed),
+        lambda: evaluate_linear(run, LAYOUT, seed=seed),
+        lambda: fit_linear(torch.eye(2), labels, torch.eye(2), labels, 2, seed=seed),
+        lambda: draw_labelled(labels, 0.5, seed),
+    ):
+        with pytest.raises(InputError, match=f"seed is {seed}; wanted a whole number from 0 to"):
+            draw()
 
 
 @pytest.mark.parametrize(("option", "value"), [("epochs", 0), ("lr", -1.0), ("batch_size", 0)])

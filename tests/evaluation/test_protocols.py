@@ -59,7 +59,7 @@ def test_the_random_encoder_is_that_from_which_the_run_began(folders, data, tmp_
 
 @pytest.mark.parametrize("make", [lambda p: p / "absent", lambda p: p], ids=["absent", "empty"])
 def test_a_folder_without_a_run_is_refused(make, tmp_path):
-    with pytest.raises(InputError, match=r"no run at|no checkpoint at"):
+    with pytest.raises(InputError, match=r"no run at|no checkpoint in"):
         open_run(make(tmp_path))
 
 
@@ -219,6 +219,8 @@ def test_nearest_neighbours_are_counted_for_every_k_that_fits(run):
     wanted = knn(f.train, f.train_labels, f.val, f.val_labels, 2, [3, 20])
     assert result["by_k"] == {"3": wanted[3], "20": wanted[20]}
     assert result["top1"] == wanted[3]
+    with pytest.raises(InputError, match=rf"ks are \[99\]; wanted numbers in 1..{TRAIN}"):
+        evaluate_knn(run, LAYOUTS[0], ks=(99,))
 
 
 def test_an_ensemble_of_one_stream_weighs_its_layouts_alike(run):
