@@ -30,14 +30,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=50, help="frames per clip (%(default)s)")
 
 
-def _add_strict(parser: argparse.ArgumentParser) -> None:
-    text = "refuse the clips where any would be left out (default: up to 5 %% may be)"
-    parser.add_argument("--strict", action="store_true", help=text)
-
-
 def _add_coordinates(parser: argparse.ArgumentParser) -> None:
     text = "what the three channels are (default: xyz, unless they look like x, y and a score)"
     parser.add_argument("--coordinates", choices=("xyz", "xy_score"), help=text)
+    parser.add_argument("--scale", type=float, default=1.0, help="metres per unit (%(default)s)")
 
 
 def _add_bodies(parser: argparse.ArgumentParser) -> None:
@@ -56,11 +52,21 @@ def _add_frame(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--derive", default="", metavar="LAYOUT,…", help=text)
 
 
-def _frame_options(arguments) -> dict:
-    """Those that were given; the others keep their defaults."""
+def _add_usual(parser: argparse.ArgumentParser, frame: str = "camera") -> None:
+    """What every source but NTU's own files has."""
+    _add_output(parser)
+    text = "refuse the clips where any would be left out (default: up to 5 %% may be)"
+    parser.add_argument("--strict", action="store_true", help=text)
+    _add_frame(parser, frame)
+
+
+def _options(arguments) -> dict:
+    """Options that the functions have by the same names; frame and size only where given."""
+    names = ("frames", "bodies", "scale", "coordinates", "strict")
+    options = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     given = {"frame": arguments.frame, "size": arguments.size}
     derive = [layout_of(name) for name in arguments.derive.split(",") if name]
-    return {key: value for key, value in given.items() if value} | {"derive": derive}
+    return options | {key: value for key, value in given.items() if value} | {"derive": derive}
 
 
 def _by_layout(texts: list[str], option: str) -> dict:
@@ -153,9 +159,7 @@ def _prepare_ntu(arguments) -> None:
             protocol=arguments.protocol,
             poses=poses,
             absent_poses=arguments.absent_poses,
-            **_frame_options(arguments),
-            frames=arguments.frames,
-            bodies=arguments.bodies,
+            **_options(arguments),
             rules=BodyRules(**rules),
             workers=arguments.workers,
             on_clip=on_clip,
@@ -170,10 +174,8 @@ def _add_arrays(sources) -> None:
     parser = command(sources, "arrays", _prepare_arrays, "Clips of any convention in one .npz.")
     text = "labels, split, offset, view/<layout>"
     parser.add_argument("clips", type=as_path, metavar="CLIPS.npz", help=text)
-    _add_output(parser)
-    _add_strict(parser)
+    _add_usual(parser, "body, where the landmarks of all layouts tell it, else camera")
     _add_coordinates(parser)
-    _add_frame(parser, "body, where the landmarks of all layouts tell it, else camera")
     parser.add_argument(
         "--layout",
         action="append",
@@ -181,7 +183,6 @@ def _add_arrays(sources) -> None:
         metavar="FILE.toml",
         help=f"layouts of your own: {HELP}",
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="metres per unit (%(default)s)")
 
 
 def _prepare_arrays(arguments) -> None:
@@ -192,12 +193,8 @@ def _prepare_arrays(arguments) -> None:
     report = prepare_arrays(
         arguments.out,
         **read_npz(arguments.clips),
-        scale=arguments.scale,
-        frames=arguments.frames,
         source=str(arguments.clips),
-        coordinates=arguments.coordinates,
-        strict=arguments.strict,
-        **_frame_options(arguments),
+        **_options(arguments),
     )
     print("\n".join(report.lines()))
 
@@ -215,11 +212,8 @@ def _add_aimclr(sources) -> None:
         help="a folder, or LAYOUT=DIR for each of several layouts of the same clips",
     )
     _add_coordinates(parser)
-    _add_output(parser)
-    _add_strict(parser)
-    _add_frame(parser, "camera")
+    _add_usual(parser)
     _add_bodies(parser)
-    parser.add_argument("--scale", type=float, default=1.0, help="metres per unit (%(default)s)")
 
 
 def _prepare_aimclr(arguments) -> None:
@@ -228,16 +222,7 @@ def _prepare_aimclr(arguments) -> None:
     folders = arguments.folders
     alone = len(folders) == 1 and "=" not in folders[0]
     views = folders[0] if alone else _by_layout(folders, "prepare aimclr")
-    report = prepare_aimclr(
-        arguments.out,
-        views,
-        coordinates=arguments.coordinates,
-        frames=arguments.frames,
-        bodies=arguments.bodies,
-        scale=arguments.scale,
-        strict=arguments.strict,
-        **_frame_options(arguments),
-    )
+    report = prepare_aimclr(arguments.out, views, **_options(arguments))
     print("\n".join(report.lines()))
 
 
@@ -247,14 +232,11 @@ def _add_pyskl(sources) -> None:
     text = "one with its splits, or two lists: that of train, then that of val"
     parser.add_argument("files", nargs="+", type=as_path, metavar="FILE.pkl", help=text)
     _add_coordinates(parser)
-    _add_output(parser)
-    _add_strict(parser)
-    _add_frame(parser, "camera")
+    _add_usual(parser)
     _add_bodies(parser)
     parser.add_argument("--protocol", help="which of its splits, such as xsub")
     text = "needed where neither the number of joints nor the form tells it"
     parser.add_argument("--layout", metavar="NAME|FILE.toml", help=text)
-    parser.add_argument("--scale", type=float, default=1.0, help="metres per unit (%(default)s)")
 
 
 def _prepare_pyskl(arguments) -> None:
@@ -265,12 +247,7 @@ def _prepare_pyskl(arguments) -> None:
         tuple(arguments.files),
         protocol=arguments.protocol,
         layout=layout_of(arguments.layout) if arguments.layout else None,
-        frames=arguments.frames,
-        bodies=arguments.bodies,
-        scale=arguments.scale,
-        coordinates=arguments.coordinates,
-        strict=arguments.strict,
-        **_frame_options(arguments),
+        **_options(arguments),
     )
     print("\n".join(report.lines()))
 
@@ -279,23 +256,14 @@ def _add_ctrgcn(sources) -> None:
     text = "An .npz file of CTR-GCN: x_train, y_train, x_test, y_test."
     parser = command(sources, "ctrgcn", _prepare_ctrgcn, text)
     parser.add_argument("file", type=as_path, metavar="FILE.npz")
-    _add_output(parser)
-    _add_strict(parser)
-    _add_frame(parser, "camera")
+    _add_usual(parser)
     _add_bodies(parser)
 
 
 def _prepare_ctrgcn(arguments) -> None:
     from msclr.data.prepare.ctrgcn import prepare_ctrgcn
 
-    report = prepare_ctrgcn(
-        arguments.out,
-        arguments.file,
-        frames=arguments.frames,
-        bodies=arguments.bodies,
-        strict=arguments.strict,
-        **_frame_options(arguments),
-    )
+    report = prepare_ctrgcn(arguments.out, arguments.file, **_options(arguments))
     print("\n".join(report.lines()))
 
 
