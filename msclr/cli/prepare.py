@@ -37,7 +37,7 @@ def _add_coordinates(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bodies(parser: argparse.ArgumentParser) -> None:
-    text = "kept at most, those that move most (default: as many as the fullest clip has)"
+    text = "most per clip, those that move most (default: as many as the fullest clip has)"
     parser.add_argument("--bodies", type=int, help=text)
 
 
@@ -48,7 +48,7 @@ def _add_frame(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--frame", choices=FRAMES, help=text)
     text = "divide by the length of the torso (default: torso in the frame body, else none)"
     parser.add_argument("--size", choices=SIZES, help=text)
-    text = "layouts to compute from the first that is given and tells them; docs/layouts.md"
+    text = "layouts to derive from the first given one that allows it; docs/layouts.md"
     parser.add_argument("--derive", default="", metavar="LAYOUT,…", help=text)
 
 
@@ -174,7 +174,7 @@ def _add_arrays(sources) -> None:
     parser = command(sources, "arrays", _prepare_arrays, "Clips of any convention in one .npz.")
     text = "labels, split, offset, view/<layout>"
     parser.add_argument("clips", type=as_path, metavar="CLIPS.npz", help=text)
-    _add_usual(parser, "body, where the landmarks of all layouts tell it, else camera")
+    _add_usual(parser, "body if all layouts have landmarks for it, else camera")
     _add_coordinates(parser)
     parser.add_argument(
         "--layout",
@@ -235,7 +235,7 @@ def _add_pyskl(sources) -> None:
     _add_usual(parser)
     _add_bodies(parser)
     parser.add_argument("--protocol", help="which of its splits, such as xsub")
-    text = "needed where neither the number of joints nor the form tells it"
+    text = "needed where the number of joints leaves it open"
     parser.add_argument("--layout", metavar="NAME|FILE.toml", help=text)
 
 
