@@ -20,7 +20,7 @@ from msclr.evaluation.metrics import per_class_accuracy, top_k_accuracy
 from msclr.evaluation.protocols import LINEAR_DEFAULTS, linear_logits, linear_options
 from msclr.evaluation.results import PerClip, digest, flags, keep_result
 from msclr.evaluation.run import Run
-from msclr.evaluation.splits import data_layouts
+from msclr.evaluation.splits import check_layouts, data_layouts
 from msclr.paths import as_path
 
 # Of the joint, bone and motion streams, as CrosSCLR and AimCLR weigh them.
@@ -221,6 +221,8 @@ def _fit_members(
     for (path, stream, _), times in given.items():
         if times > 1:
             raise InputError(f"an ensemble names the {stream} stream of {path} twice; give it once")
+    for run in runs:
+        check_layouts(run, layouts or (), data)
     clips = [_val_names(run, data) for run in runs]
     orders = [  # of all runs before any of them is fitted
         rows_by_name(names, clips[0], f"the data of {run.folder}", f"the data of {runs[0].folder}")

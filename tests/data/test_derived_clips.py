@@ -11,7 +11,7 @@ from msclr.config import make_recipe
 from msclr.data import SkeletonDataset, prepare_arrays, toy
 from msclr.errors import InputError
 from msclr.evaluation import evaluate_ensemble, evaluate_knn, open_run
-from msclr.evaluation.protocols import data_layouts
+from msclr.evaluation.splits import data_layouts
 from msclr.training import pretrain
 from tests.tiny import FRAMES, column, tiny_clips, tiny_recipe
 

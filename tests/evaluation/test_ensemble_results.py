@@ -121,6 +121,13 @@ def test_a_member_given_twice_is_refused(runs, capsys):
     assert not (runs["joint"] / "evaluation").exists()
 
 
+@pytest.mark.parametrize("name", ["nonsense", "coco_19"])
+def test_a_layout_that_is_not_there_is_found_before_any_fit(name, runs, capsys):
+    assert cli.main(["ensemble", str(runs["joint"]), "--layout", f"{LAYOUTS[0]},{name}"]) == 2
+    assert name in capsys.readouterr().err
+    assert not (runs["joint"] / "evaluation").exists()
+
+
 def test_a_report_shows_it_with_its_command(runs):
     run = open_run(runs["joint"])
     evaluate_linear(run, LAYOUTS[0], **QUICK)
