@@ -77,14 +77,15 @@ def positions(result: Result) -> Rows:
 
 
 def routes(folder: Path) -> Rows:
-    """A row per encoder and layout: top-1 of a linear classifier and of 1-NN by each route."""
+    """A row per encoder and layout: top-1 of linear classifiers and of 1-NN by each route."""
     names = ("derive", "attach", "both")
-    rows = [["encoder", "clips", "loss", *(f"{name}: linear, 1-NN" for name in names)]]
+    rows = [["encoder", "clips", "loss", *(f"{name}: linear, lbfgs, 1-NN" for name in names)]]
     for path in sorted(folder.glob("*.json")):
         result = _read(path)
         of = f"{result['layout']}, {sum(result['clips'].values()):,} of {result['classes']} classes"
         figures = [result["routes"][name] for name in names]
-        cells = [f"{each['linear']:.1f}, {each['1nn']:.1f}" for each in figures]
+        keys = ("linear", "lbfgs", "1nn")
+        cells = [", ".join(f"{each[key]:.1f}" for key in keys) for each in figures]
         rows.append([result["encoder"], of, f"{result['loss']:.2f}", *cells])
     return rows
 

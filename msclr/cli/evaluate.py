@@ -81,7 +81,7 @@ def _add_evaluation_options(parser, lr: str, epochs: str, batch_size: str) -> No
     parser.add_argument("--batch-size", type=int, help=f"of it; default: {batch_size}")
     text = (
         "of linear classifiers: sgd as the papers have it, or lbfgs, logistic regression on "
-        "standardised features until it converges, better on small sets (default: sgd)"
+        "standardised features until it converges, for small sets (default: sgd)"
     )
     parser.add_argument("--solver", choices=SOLVERS, help=text)
     text = "print one JSON object; of several results a list"

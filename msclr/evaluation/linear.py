@@ -67,9 +67,9 @@ def fit_linear(
     """Trains softmax regression by SGD, the linear protocol of AimCLR and CrosSCLR; or solves it.
 
     With ``solver="lbfgs"`` it is logistic regression on standardised features, solved to
-    convergence, see :func:`~msclr.evaluation.logistic.fit_logistic`: better on small sets, where
-    100 epochs of the papers' SGD end far from the optimum. It takes none of the options of SGD,
-    which the rest of this text is about.
+    convergence, see :func:`~msclr.evaluation.logistic.fit_logistic`; on small sets 100 epochs of
+    the papers' SGD end far from there. It takes none of the options of SGD, which the rest of this
+    text is about.
 
     Features (N, D) float (half precision is computed in float32), labels (N,) integers below
     `num_classes`. Runs on the device of `train_features`. No weight decay; the rate falls tenfold
