@@ -1,0 +1,35 @@
+"""Tables of accuracies: what their rows are and how they are sorted."""
+
+from __future__ import annotations
+
+from benchmarks.accuracy import tables as rows
+
+
+def test_the_headline_marks_what_an_encoder_never_saw():
+    def run(**means):
+        return {"figures": {k: {"mean": v, "std": 1.0, "values": [v, v]} for k, v in means.items()}}
+
+    one = {"lbfgs A": 60.0, "lbfgs B derive": 50.0, "lbfgs C": 1.0, "lbfgs ensemble": 62.0}
+    one |= {"linear A": 9.0, "lbfgs A to B": 9.0, "ensemble": 9.0}
+    other = {"lbfgs A derive": 40.0, "lbfgs B": 55.0}
+    labels = {"linear A": 70.0, "linear B": 71.0, "ensemble": 72.0}
+    runs = {"one": run(**one), "other": run(**other), "supervised": run(**labels)}
+    assert rows.headline({"runs": runs}) == [
+        ["trained on", "A", "B", "ensemble"],
+        ["one", "60.0 ± 1.0", "50.0 ± 1.0 *unseen*", "62.0 ± 1.0"],
+        ["other", "40.0 ± 1.0 *unseen*", "55.0 ± 1.0", ""],
+        ["supervised", "70.0 ± 1.0", "71.0 ± 1.0", "72.0 ± 1.0"],
+    ]
+
+
+def test_figures_are_sorted_with_the_random_encoder_in_brackets():
+    def cell(mean):
+        return {"mean": mean, "std": 2.0, "values": [mean, mean]}
+
+    names = ("ensemble", "1nn A", "lbfgs A", "A to B", "linear A", "lbfgs A to B", "random 1nn A")
+    run = {"figures": {k: cell(10.0 * i) for i, k in enumerate(names)}}
+    table = rows.accuracies({"runs": {"one": run | {"seeds": [0], "steps": 2, "seconds": 1.0}}})
+    assert [row[0] for row in table[1:-2]] == [
+        "linear A", "lbfgs A", "1nn A", "A to B", "lbfgs A to B", "ensemble"
+    ]  # fmt: skip
+    assert dict(map(tuple, table))["1nn A"] == "10.0 ± 2.0 (60.0)"
