@@ -312,6 +312,7 @@ TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "accuracy_toy_differences": (differences, "accuracy-toy.json"),
     "accuracy_two_sets_differences": (differences, "accuracy-two_sets.json"),
     "accuracy_methods": (accuracies, "accuracy-methods.json"),
+    "accuracy_methods_differences": (differences, "accuracy-methods.json"),
     "lbfgs_decay": (lbfgs_decay, "lbfgs_decay.json"),
     "positions": (positions, "positions.json"),
     "demo": (demo, "demo"),
