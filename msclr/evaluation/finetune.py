@@ -22,7 +22,7 @@ from msclr.evaluation.linear import check_options, check_seed
 from msclr.evaluation.metrics import per_class_accuracy, top_k_accuracy
 from msclr.evaluation.results import PerClip, check_also, describe, keep_result, of_route
 from msclr.evaluation.run import Run, chosen_streams
-from msclr.evaluation.splits import SplitClips, clips_of, distinct, require_labels
+from msclr.evaluation.splits import SplitClips, clips_of, distinct, unknown_classes
 from msclr.nn import STGCN
 from msclr.training.backend import fitting, running_on
 from msclr.training.precision import DTYPES, choose_precision, is_native
@@ -239,7 +239,11 @@ def _finetune(
     check_also(also)
     runs = chosen_streams(run, stream or run.recipe.stream)
     clips = clips_of(runs[0], layout, data, route)
-    require_labels(clips.train.labels, clips.val.labels, clips.classes, clips.store)
+    if absent := unknown_classes(clips.train.labels, clips.val.labels, clips.classes):
+        raise InputError(
+            f"{clips.store.path}: class {absent[0]!r} has val clips and no train clip to take a "
+            "label from; prepare the data with train clips of each class"
+        )
     rows = draw_labelled(clips.train.labels, share, options["seed"])
     precision = _precision(run)
     gpus = [run.device] if run.device.type == "cuda" else []

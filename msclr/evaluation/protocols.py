@@ -13,7 +13,7 @@ from msclr.evaluation.knn import knn_classes
 from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR, check_options, fit_linear
 from msclr.evaluation.results import PerClip, check_also, describe, keep_result, of_route
 from msclr.evaluation.run import Run
-from msclr.evaluation.splits import SplitFeatures, distinct, features_of, require_labels
+from msclr.evaluation.splits import SplitFeatures, distinct, features_of, labels_note
 
 KS = (1, 20)
 OF_SGD = {"seed": 0, "epochs": EPOCHS, "lr": LR, "batch_size": BATCH_SIZE}
@@ -60,8 +60,7 @@ def evaluate_linear(
         result again.
 
     Raises:
-        InputError: a class that is tested and has no train clip; see also :func:`features_of` and
-            :func:`fit_linear`.
+        InputError: see :func:`features_of` and :func:`fit_linear`.
     """
     options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size, "solver": solver}
     how = {"route": route, "also": also, "features": features}
@@ -82,12 +81,11 @@ def linear_logits(
     options = linear_options(options)  # before the long part
     check_also(also)
     f = features or features_of(run, layout, data, stream, route)
-    require_labels(f.train_labels, f.val_labels, f.classes, f.store)
     fit = fit_linear(*f.split, classifiers=f.streams, **options)
     result = describe(run, "linear", f, data, stream) | options
     result |= fit.figures() | {
         "per_class": dict(zip(distinct(f.classes), fit.per_class, strict=True)),
-        "notes": f.notes + fit.notes,
+        "notes": f.notes + labels_note(f.train_labels, f.val_labels, f.classes) + fit.notes,
     }
     changed = {k: v for k, v in options.items() if v != LINEAR_DEFAULTS[k]} | of_route(f, route)
     clips = PerClip.of_logits(f.val_names, f.val_labels, f.classes, fit.logits)
@@ -128,7 +126,6 @@ def evaluate_knn(
     """
     check_also(also)
     f = features or features_of(run, layout, data, stream, route)
-    require_labels(f.train_labels, f.val_labels, f.classes, f.store)
     changed = ({} if tuple(ks) == KS else {"ks": ks}) | of_route(f, route)
     ks = [k for k in ks if k <= len(f.train)] or ks  # none fits: knn_classes says what would
     found = knn_classes(*f.split, ks)
@@ -139,7 +136,7 @@ def evaluate_knn(
         "top5": None,  # a vote ranks no further classes
         "best_top1": max(accuracy.values()),
         "by_k": {str(k): accuracy[k] for k in ks},
-        "notes": list(f.notes),
+        "notes": f.notes + labels_note(f.train_labels, f.val_labels, f.classes),
     }
     arrays = {f"k{k}": found[k] for k in ks}
     clips = PerClip(f.val_names, f.val_labels, f.classes, arrays, found[ks[0]])

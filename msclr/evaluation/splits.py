@@ -66,16 +66,21 @@ class SplitFeatures:
         return self.train, self.train_labels, self.val, self.val_labels, len(self.classes)
 
 
-def require_labels(train: Tensor, val: Tensor, classes: Sequence[str], store: Store) -> None:
-    """Raise InputError for a class of val labels (N,) that no train label (M,) is of.
+def unknown_classes(train: Tensor, val: Tensor, classes: Sequence[str]) -> list[str]:
+    """The names of the classes of val labels (N,) that no train label (M,) is of."""
+    return [classes[i] for i in sorted(set(val.tolist()) - set(train.tolist()))]
 
-    Its clips cannot be found, whatever the encoder is worth. ``store`` has the train labels.
-    """
-    if absent := sorted(set(val.tolist()) - set(train.tolist())):
-        raise InputError(
-            f"{store.path}: class {classes[absent[0]]!r} has val clips and no train clip to take a "
-            "label from; prepare the data with train clips of each class"
-        )
+
+def labels_note(train: Tensor, val: Tensor, classes: Sequence[str]) -> list[str]:
+    """A sentence if val clips are of classes without a train clip, which nothing can find."""
+    if not (absent := unknown_classes(train, val, classes)):
+        return []
+    count = int((~torch.isin(val, train)).sum())
+    more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+    return [
+        f"{count} of {len(val)} val clips count as wrong, for their class {absent[0]!r}{more} has "
+        "no train clip"
+    ]
 
 
 def data_layouts(run: Run, data: str | Path | None = None) -> list[str]:

@@ -15,7 +15,7 @@ from msclr.evaluation.logistic import standardised
 from msclr.evaluation.protocols import LINEAR_DEFAULTS, linear_options
 from msclr.evaluation.results import PerClip, check_also, describe, keep_result, of_route
 from msclr.evaluation.run import Run
-from msclr.evaluation.splits import SplitFeatures, features_of, require_labels
+from msclr.evaluation.splits import SplitFeatures, features_of, labels_note
 from msclr.paths import as_path
 
 
@@ -77,7 +77,6 @@ def evaluate_transfer(
     for clips, what, f in ((y, "train", source), (test_y, "val", target)):
         if not len(clips):
             raise InputError(f"{f.store.path} has no {what} clip of the classes that both have")
-    require_labels(y, test_y, classes, source.store)
     splits = x, y, test_x, test_y
     fit = fit_linear(*splits, len(classes), classifiers=source.streams, **options)
     result = describe(run, "transfer", target, data, stream) | options
@@ -89,7 +88,9 @@ def evaluate_transfer(
         "classes": classes,
         **fit.figures(),
         "per_class": dict(zip(classes, fit.per_class, strict=True)),
-        "notes": _notes(source, target, classes, len(y), len(test_y)) + fit.notes,
+        "notes": _notes(source, target, classes, len(y), len(test_y))
+        + labels_note(y, test_y, classes)
+        + fit.notes,
     }
     changed = {k: v for k, v in options.items() if v != LINEAR_DEFAULTS[k]}
     changed |= of_route(source, route) or of_route(target, route)
