@@ -17,7 +17,7 @@ from msclr.data.store import open_store
 from msclr.errors import InputError
 from msclr.evaluation.linear import BATCH_SIZE, EPOCHS, LR
 from msclr.evaluation.metrics import per_class_accuracy, top_k_accuracy
-from msclr.evaluation.protocols import LINEAR_DEFAULTS, linear_logits, linear_options
+from msclr.evaluation.protocols import LINEAR_DEFAULTS, _linear, linear_options
 from msclr.evaluation.results import PerClip, digest, flags, keep_result
 from msclr.evaluation.run import Run
 from msclr.evaluation.splits import check_layouts, data_layouts
@@ -231,7 +231,7 @@ def _fit_members(
     fits: list[_Fit] = []
     for run, rows in zip(runs, orders, strict=True):
         for layout in _names_in(run, layouts, data):
-            result, logits, labels = linear_logits(run, layout, data, **options)
+            result, logits, labels = _linear(run, layout, data, **options)
             fits.append(_Fit(result, logits[rows], labels[rows]))
             unlike = fits[0].labels != fits[-1].labels
             if unlike.any():

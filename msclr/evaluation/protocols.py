@@ -64,10 +64,10 @@ def evaluate_linear(
     """
     options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size, "solver": solver}
     how = {"route": route, "also": also, "features": features}
-    return linear_logits(run, layout, data, stream, **how, **options)[0]
+    return _linear(run, layout, data, stream, **how, **options)[0]
 
 
-def linear_logits(
+def _linear(
     run: Run,
     layout: str,
     data: str | Path | None,
