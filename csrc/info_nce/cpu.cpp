@@ -8,7 +8,7 @@
 // they are made by one matrix product (bank rows times queries^T), become softmax weights there and
 // go into mu by a second one. The nearest rows are picked from them on the way.
 //
-// A gradient of the bank takes a second pass, which computes the weights again from lse.
+// A gradient of the bank takes a second pass, which computes the weights again.
 //
 // Sums are in float (in double for double tensors).
 
@@ -55,7 +55,7 @@ Inputs inputs(const Tensor& queries, const Tensor& keys, const OptionalTensor& b
   return {queries, keys, bank ? *bank : torch::stable::new_empty(keys, {0, keys.size(1)}), value};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> info_nce(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> info_nce(
     const Tensor& queries, const Tensor& keys, const OptionalTensor& bank,
     const Tensor& temperature, std::optional<int64_t> teacher, int64_t top_k,
     const OptionalTensor& positives, bool mined) {
@@ -71,7 +71,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> info_nce(
                     empty({in.views, in.batch}, type),
                     empty({in.views, in.batch, top_k}, ScalarType::Long),
                     empty({in.views, in.batch, in.dim}, type),
-                    empty({in.batch, in.dim}, type)};
+                    empty({in.batch, in.dim}, type),
+                    empty({in.views, in.batch}, type),
+                    empty({in.views, in.batch}, type)};
   auto run = [&]<class S>(S) {
     Forward<S> forward(in, top_k, out);
     forward.run();
@@ -80,7 +82,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> info_nce(
     forward.compare(teacher);
   };
   type == ScalarType::Double ? run(double()) : run(float());
-  return {out.loss, out.distribution, out.log_sum_exp, out.top_k, out.mean, out.positive};
+  return {out.loss, out.distribution, out.log_sum_exp, out.top_k,
+          out.mean, out.positive,     out.largest,     out.log_sum};
 }
 
 Upstream upstream_of(const Inputs& in, const Tensor& loss, const Tensor& distribution,
@@ -100,9 +103,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce_backward(
     const Tensor& grad_loss, const Tensor& grad_distribution, const Tensor& grad_log_sum_exp,
     const Tensor& queries, const Tensor& keys, const OptionalTensor& bank,
     const Tensor& temperature, std::optional<int64_t> teacher, int64_t top_k,
-    const OptionalTensor& positives, bool mined, const Tensor& log_sum_exp, const Tensor& nearest,
-    const Tensor& mean, const Tensor& positive, bool want_queries, bool want_keys, bool want_bank,
-    bool want_temperature) {
+    const OptionalTensor& positives, bool mined, const Tensor& nearest, const Tensor& mean,
+    const Tensor& positive, const Tensor& largest, const Tensor& log_sum, bool want_queries,
+    bool want_keys, bool want_bank, bool want_temperature) {
   want_bank = want_bank && bank;
   const Inputs in = inputs(queries, keys, bank, temperature, teacher);
   auto like = [](const Tensor& of, bool wanted) {
@@ -118,12 +121,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce_backward(
                       want_temperature};
   const Upstream upstream =
       upstream_of(in, grad_loss, grad_distribution, grad_log_sum_exp, teacher);
-  check(has_sizes(log_sum_exp, {in.views, in.batch}) &&
-            has_sizes(nearest, {in.views, in.batch, top_k}) &&
+  check(has_sizes(nearest, {in.views, in.batch, top_k}) &&
             has_sizes(mean, {in.views, in.batch, in.dim}) &&
-            has_sizes(positive, {in.batch, in.dim}),
-        "log_sum_exp, nearest, mean and positive must be the forward's");
-  const Kept kept{log_sum_exp, mean, positive};
+            has_sizes(positive, {in.batch, in.dim}) && has_sizes(largest, {in.views, in.batch}) &&
+            has_sizes(log_sum, {in.views, in.batch}),
+        "nearest, mean, positive, largest and log_sum must be the forward's");
+  const Kept kept{mean, positive, largest, log_sum};
   auto run = [&]<class S>(S) {
     Backward<S> backward(in, upstream, teacher);
     if (want_queries || want_temperature) backward.queries_and_temperature(kept, out);

@@ -53,21 +53,27 @@ def _fake(queries, keys, bank, temperature, teacher=None, top_k=0, positives=Non
         queries.new_empty((views, batch, top_k), dtype=torch.int64),
         empty(views, batch, dim),
         empty(batch, dim),
+        empty(views, batch),
+        empty(views, batch),
     )
 
 
 # What the gradient of the queries is made of is kept from the forward pass: mean (P, B, D) =
 # sum_j softmax(s)_j k_j over key and bank, and positive (B, D), the mean of the positive rows. The
 # bank may so change before the backward pass, as queues do, unless a gradient reads it.
+# Gradients of keys and bank compute the softmax again, from largest (P, B), each query's largest
+# similarity, and log_sum (P, B), log_sum_exp less the largest logit. Where T is small, log_sum_exp
+# is large, and its rounding would be an error of every weight.
 define(
     "info_nce",
     "(Tensor queries, Tensor keys, Tensor? bank, Tensor temperature, int? teacher=None, "
     "int top_k=0, Tensor? positives=None, bool mined=False) -> (Tensor loss, Tensor distribution, "
-    "Tensor log_sum_exp, Tensor nearest, Tensor mean, Tensor positive)",
+    "Tensor log_sum_exp, Tensor nearest, Tensor mean, Tensor positive, Tensor largest, "
+    "Tensor log_sum)",
     fake=_fake,
     gradients=dict.fromkeys(("queries", "keys", "bank", "temperature"), like),
     differentiable=3,
-    keeps=("log_sum_exp", "nearest", "mean", "positive"),
+    keeps=("nearest", "mean", "positive", "largest", "log_sum"),
     forgets=lambda wanted: () if wanted["keys"] or wanted["bank"] else ("bank",),
     triton="msclr.kernels.info_nce.triton_launch",
 )

@@ -21,13 +21,15 @@ def info_nce(
     """Loss, distribution, log_sum_exp and top_k of :func:`msclr.kernels.info_nce`."""
     with torch.autocast(queries.device.type, enabled=False):
         queries, keys = at_least_float32(queries), at_least_float32(keys)
-        logits = (queries * keys).sum(-1, keepdim=True)  # (P, B, 1)
+        similarity = (queries * keys).sum(-1, keepdim=True)  # (P, B, 1)
         if bank is not None:
-            logits = torch.cat([logits, queries @ at_least_float32(bank).T], dim=-1)
-        logits = logits / temperature  # (P, B, 1 + Q)
+            similarity = torch.cat([similarity, queries @ at_least_float32(bank).T], dim=-1)
+        # Large similarities cancel before they are divided by the temperature.
+        largest = similarity.detach().amax(dim=-1, keepdim=True)  # a constant: results are without
+        logits = (similarity - largest) / temperature  # (P, B, 1 + Q)
         log_probability = logits.log_softmax(dim=-1)
 
-        nearest = _nearest(logits[..., 1:], top_k)  # (P, B, top_k)
+        nearest = _nearest(similarity[..., 1:], top_k)  # (P, B, top_k)
         if mined:
             positives = nearest.transpose(0, 1).flatten(1)  # (B, P * top_k)
         mask = _positive_mask(positives, logits)  # (B, 1 + Q)
@@ -38,7 +40,7 @@ def info_nce(
             p = log_probability[teacher].detach().exp()  # (B, 1 + Q)
             others = torch.arange(len(queries), device=queries.device) != teacher
             distribution = -(p * log_probability).sum(-1) * others[:, None]
-        log_sum_exp = logits.logsumexp(dim=-1)
+        log_sum_exp = logits.logsumexp(dim=-1) + largest.squeeze(-1) / temperature
     return loss, distribution, log_sum_exp, nearest
 
 

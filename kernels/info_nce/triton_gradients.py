@@ -53,9 +53,9 @@ def query_gradient(
 
 
 @triton.jit
-def _pull_at_key(u, q, key, log_sum_exp, divisor):
-    """What a query with pull u adds to its key's gradient."""
-    return u * tl.exp(tl.sum(q * key, 0) / divisor - log_sum_exp)
+def _weight_of_key(q, key, most, divisor):
+    """exp(logit - the largest) of a query's key."""
+    return tl.exp((tl.sum(q * key, 0) - most) / divisor)
 
 
 @triton.jit(do_not_specialize=["views", "batch", "bank_rows", "entries"])
@@ -67,8 +67,9 @@ def pulls(
     keys,  # (B, D), contiguous
     temperature,  # ()
     positives,  # as in `finish`
-    log_sum_exp,  # (P, B)
-    pull,  # (P, B, D): u / T of each query; made here, as are the next three
+    most,  # (P, B): the largest similarity
+    log_sum,  # (P, B): log_sum_exp less the largest logit
+    pull,  # (P, B, D): u / T of each query over its sum of weights; made here, as the next three
     clip_pull,  # (B, D): what each positive of a clip gets for being one
     rows,  # (B, entries) int32: the bank rows that are positives, each once, or -1
     key_gradient,  # (B, D)
@@ -112,8 +113,8 @@ def pulls(
         q = load_row(queries, r, d, dim, SUM)
         own -= of_loss / divisor * q
         towards_teacher += of_distribution / divisor * q
-        u = of_all / divisor * q
-        at_key += _pull_at_key(u, q, key, tl.load(log_sum_exp + r), divisor)
+        u = of_all / divisor * tl.exp(-tl.load(log_sum + r)) * q
+        at_key += _weight_of_key(q, key, tl.load(most + r), divisor) * u
         tl.store(pull + r * dim + d, u.to(pull.dtype.element_ty), mask=d < dim)
     own = own / count
     tl.store(clip_pull + clip * dim + d, own.to(clip_pull.dtype.element_ty), mask=d < dim)
@@ -124,8 +125,9 @@ def pulls(
             r, teacher, grad_loss, grad_distribution, grad_log_sum_exp, teacher, SUM
         )
         q = load_row(queries, r, d, dim, SUM)
-        u = of_all / divisor * q - towards_teacher
-        at_key -= _pull_at_key(towards_teacher, q, key, tl.load(log_sum_exp + r), divisor)
+        share = tl.exp(-tl.load(log_sum + r))
+        u = (of_all / divisor * q - towards_teacher) * share
+        at_key -= _weight_of_key(q, key, tl.load(most + r), divisor) * share * towards_teacher
         tl.store(pull + r * dim + d, u.to(pull.dtype.element_ty), mask=d < dim)
     made = own + at_key
     tl.store(key_gradient + clip * dim + d, made.to(key_gradient.dtype.element_ty), mask=d < dim)
@@ -136,7 +138,7 @@ def bank_gradient(
     queries,  # (R, D), contiguous
     bank,  # (Q, D)
     temperature,  # ()
-    log_sum_exp,  # (R,)
+    most,  # (R,): the largest similarity
     pull,  # (R, D); this and the next two as `pulls` made them
     clip_pull,  # (B, D)
     positives,  # (B, entries) or None
@@ -162,8 +164,7 @@ def bank_gradient(
     queries at a time."""
     j = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
-    divisor = tl.load(temperature)
-    factor = LOG2_E / divisor
+    factor = LOG2_E / tl.load(temperature)
     acc = ()
     for _ in tl.static_range(PIECES):
         acc = acc + (tl.zeros((BLOCK_N, BLOCK_D), SUM),)
@@ -181,10 +182,8 @@ def bank_gradient(
                 bank, bank_stride, j, bank_rows, queries, dim, r, rows, dim, s,
                 OPERAND, PRECISION, BLOCK_D,
             )  # fmt: skip
-        shift = tl.load(log_sum_exp + r, mask=r < rows, other=0) * divisor
-        weight = tl.exp2((s - shift[None, :]) * factor)
-        # Past the last query the weight is any number; a pull of 0 must not make it NaN.
-        weight = tl.where((r < rows)[None, :], weight, 0).to(PULL_ROUND).to(PULL_OPERAND)
+        shift = tl.load(most + r, mask=r < rows, other=float("inf"))  # weights of 0 past the last
+        weight = tl.exp2((s - shift[None, :]) * factor).to(PULL_ROUND).to(PULL_OPERAND)
         grown = ()
         for i in tl.static_range(PIECES):
             u = load_rows(pull, dim, r, r < rows, i * BLOCK_D + d, dim, PULL_OPERAND)

@@ -40,8 +40,9 @@ _WIDE = 512  # columns, beyond which tiles are the smallest and cut into pieces
 _FEWEST_TILES, _OVERHEAD = 4, 2  # of the bank, see splits_of
 
 
-def forward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``msclr::info_nce_triton``: loss, distribution, log_sum_exp, nearest; mean, positive."""
+def forward(*given) -> tuple[Tensor, ...]:
+    """``msclr::info_nce_triton``: loss, distribution, log_sum_exp, nearest; and what is kept: mean,
+    positive, largest and log_sum."""
     arguments = Arguments(*given)
     teacher, top_k, positives, mined = arguments[4:]
     if misfit := misfit_of_triton(arguments):
@@ -67,15 +68,15 @@ def forward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
             )  # fmt: skip
     if distribution is None:
         distribution = call.new_sums(0)
-    return loss, distribution, log_sum_exp, nearest, mean, positive
+    return loss, distribution, log_sum_exp, nearest, mean, positive, most, log_sum
 
 
 def backward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``msclr::info_nce_triton_backward``: the gradients, empty tensors where unwanted."""
     grad_loss, grad_distribution, grad_log_sum_exp, *rest = given
-    arguments, kept, wanted = Arguments(*rest[:8]), rest[8:12], rest[12:]
+    arguments, kept, wanted = Arguments(*rest[:8]), rest[8:13], rest[13:]
     queries, _, bank, temperature, teacher, _, positives, mined = arguments
-    log_sum_exp, nearest, mean, positive = kept
+    nearest, mean, positive, most, log_sum = kept
     want_queries, want_keys, want_bank, want_temperature = wanted
     call = _Call(arguments)
     upstream = (
@@ -94,10 +95,10 @@ def backward(*given) -> tuple[Tensor, Tensor, Tensor, Tensor]:
                 dtemperature = total.to(temperature).reshape(temperature.shape)
         if want_keys or (want_bank and bank is not None):
             listed = _Positives(positives, nearest if mined else None)
-            made, *pulls = _pulls(call, upstream, listed, log_sum_exp)
+            made, *pulls = _pulls(call, upstream, listed, most, log_sum)
             dkeys = made if want_keys else none
             if want_bank and bank is not None:
-                dbank = _bank_gradient(call, listed, log_sum_exp, *pulls)
+                dbank = _bank_gradient(call, listed, most, *pulls)
     return dqueries, dkeys, dbank, dtemperature
 
 
@@ -128,8 +129,8 @@ class _Call:
     def pull_types(self) -> tuple[torch.dtype, dict[str, object]]:
         """What pulls are stored in, and the types of a product with them.
 
-        Softmax weights of a long bank are below float16's range; tf32 has its precision and
-        float32's range.
+        Weights, and pulls over the sum of a long bank's, are below float16's range; tf32 has its
+        precision and float32's range.
         """
         if self.types["ROUND"] != tl.float16:
             kinds = {name: self.types[name] for name in ("ROUND", "OPERAND", "PRECISION")}
@@ -210,7 +211,7 @@ def _query_gradient(
 
 
 def _pulls(
-    call: _Call, upstream: tuple, listed: _Positives, log_sum_exp: Tensor
+    call: _Call, upstream: tuple, listed: _Positives, most: Tensor, log_sum: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """The keys' gradient, and what `bank_gradient` needs: pull, clip_pull and rows."""
     stored, _ = call.pull_types()
@@ -222,7 +223,7 @@ def _pulls(
         rows = torch.empty((call.batch, listed.entries), dtype=torch.int32, device=call.keys.device)
     if call.batch:
         gradients.pulls[(call.batch,)](
-            *upstream, call.queries, call.keys, call.temperature, listed.tensor, log_sum_exp,
+            *upstream, call.queries, call.keys, call.temperature, listed.tensor, most, log_sum,
             pull, clip_pull, rows, dkeys,
             call.views, call.batch, call.dim, call.bank_rows, *listed.layout, call.teacher,
             SUM=call.types["SUM"], BLOCK_D=call.columns, BLOCK_E=16, num_warps=1,
@@ -233,7 +234,7 @@ def _pulls(
 def _bank_gradient(
     call: _Call,
     listed: _Positives,
-    log_sum_exp: Tensor,
+    most: Tensor,
     pull: Tensor,
     clip_pull: Tensor,
     rows: Tensor | None,
@@ -244,7 +245,7 @@ def _bank_gradient(
     if tiles:
         _, types = call.pull_types()
         gradients.bank_gradient[(tiles,)](
-            call.queries, call.bank, call.temperature, log_sum_exp, pull, clip_pull, rows, dbank,
+            call.queries, call.bank, call.temperature, most, pull, clip_pull, rows, dbank,
             call.rows, call.batch, call.bank_rows, call.dim, call.bank_stride, listed.entries,
             SUM=call.types["SUM"], OPERAND=call.types["OPERAND"],
             PRECISION=call.types["PRECISION"], **types, **blocks,

@@ -47,7 +47,7 @@ def info_nce():
                            for s in [(3, 16, 128), (16, 128), (512, 128)])  # fmt: skip
     given = queries, keys, bank, torch.tensor(0.07, dtype=torch.float64), 0, 1, None, True
     return given, lambda loss, distribution, lse, *kept: (
-        loss, distribution, lse, *given, lse, *kept, True, True, False, False
+        loss, distribution, lse, *given, *kept, True, True, False, False
     )  # fmt: skip
 
 

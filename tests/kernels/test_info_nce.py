@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msclr import kernels
-from tests.kernels.info_nce_inputs import arguments
+from tests.kernels.info_nce_inputs import AT_HUGE_LOGITS, arguments, errors_at_huge_logits
 
 ROWS = torch.tensor([[0, 3, -1], [2, 2, 2], [-1, -1, -1], [6, 0, 6]])  # of a bank of 7, for B = 4
 
@@ -207,6 +207,13 @@ def test_gradients_stay_finite_at_logits_of_ten_thousand(info_nce):
     (out.loss + out.distribution + out.log_sum_exp).sum().backward()
     assert out.log_sum_exp.abs().max() > 1e4
     assert all(torch.isfinite(t.grad).all() for t in leaves)
+
+
+@pytest.mark.parametrize("case", AT_HUGE_LOGITS)
+def test_gradients_keep_their_digits_at_logits_of_ten_thousand(info_nce, case):
+    queries, keys, bank, temperature = errors_at_huge_logits(info_nce, **AT_HUGE_LOGITS[case])
+    assert max(keys, bank) < 1e-6
+    assert queries < 1e-4 and temperature < 1e-3  # differences of means, each rounded
 
 
 def test_a_nan_stays_in_its_query_and_reaches_all_from_the_bank(info_nce):

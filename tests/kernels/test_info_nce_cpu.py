@@ -91,7 +91,7 @@ def test_a_call_past_the_checks_of_python_stays_within_its_memory():
         with pytest.raises(RuntimeError, match=f"{name} must"):
             torch.ops.msclr.info_nce(*arguments)
     out = torch.ops.msclr.info_nce(*good, 0, 1)
-    grads, kept = [torch.ones(2, 3)] * 3, out[2:]
+    grads, kept = [torch.ones(2, 3)] * 3, out[3:]
     backward = torch.ops.msclr.info_nce_backward
     for i, wrong in enumerate([*grads, *kept]):
         changed = [*grads, *kept]

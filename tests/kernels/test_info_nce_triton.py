@@ -5,6 +5,7 @@ Without a GPU test_triton_interpreted.py runs the tests of numbers.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -23,6 +24,7 @@ from triton.runtime import interpreter  # noqa: E402
 
 from msclr.kernels.info_nce import triton_launch  # noqa: E402
 from tests.kernels.ahead_of_time import SHARED_BYTES, compile_launches  # noqa: E402
+from tests.kernels.info_nce_inputs import AT_HUGE_LOGITS, errors_at_huge_logits  # noqa: E402
 from tests.kernels.interpreter import DEVICE, compiled, numbers  # noqa: E402
 
 
@@ -72,6 +74,15 @@ def test_logits_of_a_hundred_thousand_stay_exact():
 
 
 @numbers
+@pytest.mark.parametrize("case", AT_HUGE_LOGITS)
+def test_gradients_keep_their_digits_at_logits_of_ten_thousand(case):
+    run = partial(info_nce, backend="triton")
+    queries, keys, bank, temperature = errors_at_huge_logits(run, DEVICE, **AT_HUGE_LOGITS[case])
+    assert max(keys, bank) < 1e-6
+    assert queries < 1e-4 and temperature < 1e-3  # differences of means, each rounded
+
+
+@numbers
 def test_a_nan_stays_in_its_query_and_reaches_all_from_the_bank():
     queries, keys, bank = arguments(2, 3, 70, 5)
     queries[1, 2, 3] = torch.nan
@@ -116,12 +127,12 @@ def launch_all(dtype, dim, top_k=1):
         torch.zeros(s, dtype=dtype) for s in [(3, 128, dim), (128, dim), (4096, dim)]
     )
     scalar = torch.tensor(0.07, dtype=torch.float64)
-    loss, distribution, log_sum_exp, nearest, mean, positive = triton_launch.forward(
+    loss, distribution, log_sum_exp, *kept = triton_launch.forward(
         queries, keys, bank, scalar, 0, top_k, None, True
     )
     triton_launch.backward(
         loss, distribution, log_sum_exp, queries, keys, bank, scalar, 0, top_k, None, True,
-        log_sum_exp, nearest, mean, positive, True, True, True, True,
+        *kept, True, True, True, True,
     )  # fmt: skip
 
 

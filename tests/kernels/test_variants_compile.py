@@ -39,7 +39,7 @@ def info_nce(dtype, dim, top_k):
                            for s in [(3, 128, dim), (128, dim), (4096, dim)])  # fmt: skip
     given = queries, keys, bank, torch.tensor(0.07, dtype=torch.float64), 0, top_k, None, True
     loss, distribution, lse, *kept = launch.forward(*given)
-    launch.backward(loss, distribution, lse, *given, lse, *kept, *[True] * 4)
+    launch.backward(loss, distribution, lse, *given, *kept, *[True] * 4)
 
 
 def multi_view(dtype, dim):

@@ -19,12 +19,14 @@ struct Upstream {
 
 // What the forward kept.
 struct Kept {
-  Tensor log_sum_exp, mean, positive;
+  Tensor mean, positive, largest, log_sum;
 };
 
 // With g the sum of a query's upstream gradients, mu its mean and mu_t the teacher's:
 //   T dq   = g mu - g_loss pos - g_dist mu_t
-//   T dk_j = sum over queries of p_j u - [j is a positive] g_loss q / count,   p_j = exp(s_j - lse)
+//   T dk_j = sum over queries of p_j u - [j is a positive] g_loss q / count
+//            p_j = exp((x_j - largest) / T) / sum, for exp(s_j - lse) would be off by the rounding
+//                  of lse, which is large where T is small; 1 / sum goes into the pull
 //            u = g q, in the teacher's row less the sum over views of g_dist q
 //   dT     = - sum over queries of q.dq / T, as q and 1/T come as a product only
 template <class S>
@@ -57,10 +59,10 @@ class Backward {
   }
 
   void keys_and_bank(const Positives& positives, const Kept& kept, const Gradients& out) {
-    const std::vector<S> log_sum_exp = values<S>(kept.log_sum_exp, "log_sum_exp");
-    const Pull<S> pull = make_pull(positives);
-    if (out.want_keys) keys(pull, log_sum_exp, Rows(out.keys));
-    if (out.want_bank) BankGradient<S>(in_, pull, log_sum_exp, positives).run(Rows(out.bank));
+    const std::vector<S> largest = values<S>(kept.largest, "largest");
+    const Pull<S> pull = make_pull(positives, values<S>(kept.log_sum, "log_sum"));
+    if (out.want_keys) keys(pull, largest, Rows(out.keys));
+    if (out.want_bank) BankGradient<S>(in_, pull, largest, positives).run(Rows(out.bank));
   }
 
  private:
@@ -69,7 +71,7 @@ class Backward {
     for (int64_t c = 0; c < in_.dim; ++c) to[c] += scaled * row[c];
   }
 
-  Pull<S> make_pull(const Positives& positives) const {
+  Pull<S> make_pull(const Positives& positives, const std::vector<S>& log_sum) const {
     Pull<S> pull(in_.query_count(), in_.batch, in_.dim);
     in_parallel(in_.batch, [&](int64_t clip) {
       std::vector<S> query(in_.dim);
@@ -81,11 +83,15 @@ class Backward {
           add_row(-upstream_.distribution[i], query, pull.of_query(*teacher_ * in_.batch + clip));
         add_row(-upstream_.loss[i] / (1 + std::ssize(positives[clip])), query, pull.of_clip(clip));
       }
+      for (int64_t i = clip; i < in_.query_count(); i += in_.batch) {
+        const S share = std::exp(-log_sum[i]);  // of the softmax that the largest logit has
+        for (int64_t c = 0; c < in_.dim; ++c) pull.of_query(i)[c] *= share;
+      }
     });
     return pull;
   }
 
-  void keys(const Pull<S>& pull, const std::vector<S>& log_sum_exp, const Rows& to) const {
+  void keys(const Pull<S>& pull, const std::vector<S>& largest, const Rows& to) const {
     in_parallel(in_.batch, [&](int64_t clip) {
       std::vector<S> query(in_.dim), key(in_.dim);
       std::vector<S> sum(pull.of_clip(clip), pull.of_clip(clip) + in_.dim);
@@ -93,8 +99,8 @@ class Backward {
       for (int64_t i = clip; i < in_.query_count(); i += in_.batch) {
         in_.queries.read(i, 1, query.data(), in_.dim);
         const double similarity = kernels<S>().dot(query.data(), key.data(), in_.dim);
-        const S p = std::exp(similarity / in_.temperature - log_sum_exp[i]);
-        for (int64_t c = 0; c < in_.dim; ++c) sum[c] += p * pull.of_query(i)[c];
+        const S weight = std::exp((similarity - largest[i]) / in_.temperature);
+        for (int64_t c = 0; c < in_.dim; ++c) sum[c] += weight * pull.of_query(i)[c];
       }
       to.write(clip, sum.data());
     });

@@ -7,8 +7,8 @@
 
 namespace msclr::info_nce_cpu {
 
-// What pulls at the columns: u / T of every query, by the weight of its softmax, and of every clip
-// what each of its positives gets for being one (see backward.h). Rows of D numbers and zeros.
+// What pulls at the columns: u / (T sum) of every query, by the weight of a column, and of every
+// clip what each of its positives gets for being one (see backward.h). Rows of D numbers and zeros.
 template <class S>
 class Pull {
  public:
@@ -28,18 +28,16 @@ class Pull {
   std::vector<S> queries_, clips_;
 };
 
-// The gradient of the bank, in a second pass over it: the softmax weights of a tile with a panel of
-// queries are computed again from lse, and the tile's rows are their product with u.
+// The gradient of the bank, in a second pass over it: the weights of a tile with a panel of queries
+// are computed again, relative to each query's largest, and the tile's rows are their product with
+// the pulls.
 template <class S>
 class BankGradient {
  public:
-  BankGradient(const Inputs& in, const Pull<S>& pull, const std::vector<S>& log_sum_exp,
+  BankGradient(const Inputs& in, const Pull<S>& pull, const std::vector<S>& largest,
                const Positives& positives)
-      : in_(in),
-        pull_(pull),
-        panels_(in.queries, 0, in.query_count()),
-        shift_(round_up(in.query_count(), kernels<S>().lanes)) {
-    for (size_t i = 0; i < log_sum_exp.size(); ++i) shift_[i] = log_sum_exp[i] * in.temperature;
+      : in_(in), pull_(pull), panels_(in.queries, 0, in.query_count()), largest_(largest) {
+    largest_.resize(round_up(in.query_count(), kernels<S>().lanes));
     for (int64_t clip = 0; clip < in.batch; ++clip)
       for (const int64_t row : positives[clip]) positives_.emplace_back(row, clip);
     std::sort(positives_.begin(), positives_.end());
@@ -67,7 +65,7 @@ class BankGradient {
   void add(const Panel<S>& panel, const BankTile<S>& tile, S* weights, S* sum) const {
     S unused[kPanel<S>];
     tile.similarities(panel, weights);
-    kernels<S>().weigh(weights, tile.count(), panel.width, shift_.data() + panel.first,
+    kernels<S>().weigh(weights, tile.count(), panel.width, largest_.data() + panel.first,
                        in_.log2_factor(), unused);
     kernels<S>().product_add(tile.count(), pull_.stride, panel.count, {weights, panel.width, 1},
                              pull_.of_query(panel.first), pull_.stride, sum, pull_.stride);
@@ -84,7 +82,7 @@ class BankGradient {
   const Inputs& in_;
   const Pull<S>& pull_;
   const Panels<S> panels_;
-  std::vector<S> shift_;                                // T lse of each query
+  std::vector<S> largest_;                              // similarity of each query
   std::vector<std::pair<int64_t, int64_t>> positives_;  // (bank row, clip), sorted
 };
 

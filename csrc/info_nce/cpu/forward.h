@@ -8,16 +8,16 @@
 
 namespace msclr::info_nce_cpu {
 
-// What the operator returns, of the shapes that csrc/library.cpp gives.
+// What the operator returns.
 struct Outputs {
-  Tensor loss, distribution, log_sum_exp, top_k, mean, positive;
+  Tensor loss, distribution, log_sum_exp, top_k, mean, positive, largest, log_sum;
 };
 
 template <class S>
 class Forward {
  public:
   Forward(const Inputs& in, int64_t top_k, const Outputs& out)
-      : in_(in), top_k_(top_k), out_(out), largest_(in.query_count()), log_sum_(in.query_count()) {}
+      : in_(in), top_k_(top_k), out_(out), log_sum_(in.query_count()) {}
 
   // log_sum_exp, top_k and mean of every query, each block of them in one pass over the bank.
   void run() {
@@ -62,7 +62,7 @@ class Forward {
       in_.queries.read(i, 1, query.data(), in_.dim);
       auto below_lse = [&](const Tensor& rows, int64_t row) {
         const S similarity = kernels<S>().dot(query.data(), data(rows) + row * in_.dim, in_.dim);
-        return static_cast<S>(log_sum_[i] + (largest_[i] - similarity) / in_.temperature);
+        return static_cast<S>(log_sum_[i] + (data(out_.largest)[i] - similarity) / in_.temperature);
       };
       const int64_t view = i / in_.batch, clip = i % in_.batch;
       data(out_.loss)[i] = below_lse(out_.positive, clip);
@@ -96,9 +96,10 @@ class Forward {
   void finish(const Range& block, RunningSoftmax<S>& softmax) {
     for (int64_t i = block.first; i < block.last; ++i) {
       const int64_t query = i - block.first;
-      largest_[i] = softmax.largest(query);
       log_sum_[i] = softmax.log_sum(query);
-      data(out_.log_sum_exp)[i] = largest_[i] / in_.temperature + log_sum_[i];
+      data(out_.largest)[i] = softmax.largest(query);
+      data(out_.log_sum)[i] = log_sum_[i];
+      data(out_.log_sum_exp)[i] = softmax.largest(query) / in_.temperature + log_sum_[i];
       softmax.mean(query, in_.dim, data(out_.mean) + i * in_.dim);
       softmax.take_nearest(query, static_cast<int64_t*>(out_.top_k.data_ptr()) + i * top_k_);
     }
@@ -107,7 +108,6 @@ class Forward {
   const Inputs& in_;
   const int64_t top_k_;
   const Outputs& out_;
-  std::vector<S> largest_;       // similarity of each query
   std::vector<double> log_sum_;  // log_sum_exp less largest / T
 };
 
