@@ -51,7 +51,7 @@ def forward(*given) -> tuple[Tensor, ...]:
     nearest = torch.empty((*call.shape, top_k), dtype=torch.int64, device=call.queries.device)
     mean = call.new_sums(*call.shape, call.dim)
     positive = call.new_sums(call.batch, call.dim)
-    most, log_sum = call.new_sums(2, *call.shape).unbind()
+    most, log_sum = call.new_sums(*call.shape), call.new_sums(*call.shape)
     log_sum_exp, loss = call.new_sums(*call.shape), call.new_sums(*call.shape)
     distribution = None if teacher is None else call.new_sums(*call.shape)
     if call.rows:
