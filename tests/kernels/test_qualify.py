@@ -161,6 +161,7 @@ def test_what_a_kernel_prints_changes_nothing(stand_in):
     assert verdict.adopted and verdict.seconds == 0.5
 
 
+@pytest.mark.unsanitized  # AddressSanitizer ends a process that SIGSEGV would have killed
 def test_separate_processes_try_real_operators(qualifying, monkeypatch, caplog):
     backends_of_fake(monkeypatch, "crashes", "right")
     rows = decide(rows_of(CPU, ("half", "single")), CPU, GENEROUS)
