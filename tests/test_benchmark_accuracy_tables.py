@@ -33,3 +33,10 @@ def test_figures_are_sorted_with_the_random_encoder_in_brackets():
         "linear A", "lbfgs A", "1nn A", "A to B", "lbfgs A to B", "ensemble"
     ]  # fmt: skip
     assert dict(map(tuple, table))["1nn A"] == "10.0 ± 2.0 (60.0)"
+
+
+def test_one_seed_has_no_interval():
+    one = {"of": "a", "over": "b", "seeds": [0], "mean": 1.0, "low": 1.0, "high": 1.0}
+    two = one | {"seeds": [0, 1], "low": 0.5, "high": 1.5}
+    table = rows.differences({"differences": [one, two]})
+    assert [row[2:] for row in table[1:]] == [["1", "+1.0", ""], ["2", "+1.0", "+0.5 to +1.5"]]

@@ -57,12 +57,13 @@ def headline(result: dict[str, Any]) -> Rows:
 
 
 def differences(result: dict[str, Any]) -> Rows:
-    """A row per comparison: the mean of the differences seed by seed, and its interval."""
+    """A row per comparison: the mean of the differences seed by seed, and its interval, which a
+    single seed has not."""
     rows = [["of", "over", "seeds", "difference", "95 % interval"]]
     for each in result["differences"]:
-        interval = f"{each['low']:+.1f} to {each['high']:+.1f}"
-        seeds = str(len(each["seeds"]))
-        rows.append([each["of"], each["over"], seeds, f"{each['mean']:+.1f}", interval])
+        seeds = len(each["seeds"])
+        interval = f"{each['low']:+.1f} to {each['high']:+.1f}" if seeds > 1 else ""
+        rows.append([each["of"], each["over"], str(seeds), f"{each['mean']:+.1f}", interval])
     return rows
 
 
