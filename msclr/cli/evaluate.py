@@ -192,12 +192,12 @@ def _check(arguments) -> None:
     if protocol == "semi":
         check_share(arguments.labels)
     solver = options.pop("solver", "sgd")
+    if "solver" in given and protocol in ("semi", "finetune"):
+        raise InputError(f"{protocol} trains all weights and takes no --solver; leave it out")
     if solver == "lbfgs" and given != ["solver"]:
         raise InputError(
             "--solver lbfgs takes no --seeds, --epochs, --lr and --batch-size; leave them out"
         )
-    if "solver" in given and protocol in ("semi", "finetune"):
-        raise InputError(f"{protocol} trains all weights and takes no --solver; leave it out")
     what = "finetuning" if protocol in ("semi", "finetune") else "linear evaluation"
     check_options(**{"epochs": 1, "lr": 1.0, "batch_size": 1} | options, what=what)
 
@@ -227,7 +227,8 @@ def _check_transfer(arguments) -> None:
     elif arguments.finetune and _training_options(arguments):
         raise InputError(
             "transfer --finetune trains a classifier and an encoder, each by its own defaults, and "
-            "takes no --lr, --epochs and --batch-size; evaluate linear and finetune with --data"
+            "takes no --lr, --epochs, --batch-size and --solver; evaluate linear and finetune with "
+            "--data"
         )
 
 
