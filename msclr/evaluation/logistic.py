@@ -17,8 +17,8 @@ def fit_logistic(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor
         W, b = argmin  mean_n crossentropy(z_n W^T + b, y_n) + 1e-4 * sum(W^2)
 
     The problem is convex, so nothing is drawn and there is no rate to choose; the factor 1e-4 was
-    chosen on a person held out of training (docs/evaluation.md). A feature that is the same in all clips
-    gets the deviation 1.
+    chosen on a person held out of training (docs/evaluation.md). A feature that is the same in all
+    clips gets the deviation 1.
 
     Args:
         x: features (N, D) float.
