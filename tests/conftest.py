@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ if ROOT not in sys.path:  # for `benchmarks` and helpers of the tests, where onl
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; so do processes they start
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+with suppress(ImportError):  # a machine that measures alone may lack it
+    from hypothesis import settings
+
+    # Drawn cases are the same in every run, so that a change is what made a test fail.
+    # --hypothesis-profile=default draws others.
+    settings.register_profile("repeatable", derandomize=True)
+    settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
