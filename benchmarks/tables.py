@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.tables import accuracies, differences, headline
+from benchmarks.accuracy.tables import accuracies, differences, headline, left_out, mirrored
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -305,10 +305,12 @@ TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "ui_prmd": (transfer, "ui_prmd"),
     "utkinect": (transfer, "utkinect"),
     "accuracy_ui_prmd": (accuracies, "accuracy-ui_prmd.json"),
+    "accuracy_ui_prmd_mirrored": (mirrored, "accuracy-ui_prmd.json"),
     "accuracy_ui_prmd_short": (headline, "accuracy-ui_prmd.json"),
     "accuracy_ui_prmd_differences": (differences, "accuracy-ui_prmd.json"),
     "accuracy_ui_prmd_unseen_differences": (differences, "accuracy-ui_prmd_unseen.json"),
     "accuracy_ui_prmd_derived_differences": (differences, "accuracy-ui_prmd_derived.json"),
+    "mirror": (left_out, "mirror.json"),
     "accuracy_toy_differences": (differences, "accuracy-toy.json"),
     "accuracy_two_sets_differences": (differences, "accuracy-two_sets.json"),
     "accuracy_methods": (accuracies, "accuracy-methods.json"),

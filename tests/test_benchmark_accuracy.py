@@ -222,6 +222,9 @@ def test_figures_are_those_of_the_commands(planned, data, tmp_path):
     assert figures[f"lbfgs {ONE}"] == evaluate_linear(run, ONE, **by)["top1"]
     assert figures[f"lbfgs {ONE} to {OTHER}"] == evaluate_transfer(run, ONE, OTHER, **by)["top1"]
     assert figures["lbfgs ensemble"] == evaluate_ensemble([run], **by)["top1"]
+    mirrored = evaluate_linear(run, OTHER, mirror=True, route="derive", **by)["top1"]
+    assert figures[f"mirrored lbfgs {OTHER} derive"] == mirrored
+    assert figures["mirrored lbfgs ensemble"] == evaluate_ensemble([run], mirror=True, **by)["top1"]
 
 
 def test_the_ceiling_has_figures_of_each_layout(planned, data, tmp_path):

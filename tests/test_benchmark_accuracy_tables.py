@@ -35,6 +35,32 @@ def test_figures_are_sorted_with_the_random_encoder_in_brackets():
     assert dict(map(tuple, table))["1nn A"] == "10.0 ± 2.0 (60.0)"
 
 
+def test_figures_with_mirror_images_have_a_table_of_their_own():
+    cell = {"mean": 1.0, "std": 0.0, "values": [1.0, 1.0]}
+    mirrored = {"mirrored lbfgs A": cell | {"mean": 3.0}, "random mirrored lbfgs A": cell}
+    about = {"seeds": [0], "steps": 2, "seconds": 1.0}
+    runs = {"old": {"figures": {"lbfgs A": cell}}, "new": {"figures": {"lbfgs A": cell} | mirrored}}
+    result = {"runs": {name: run | about for name, run in runs.items()}}
+    assert [row[0] for row in rows.accuracies(result)[1:-2]] == ["lbfgs A"]
+    assert rows.mirrored(result) == [["figure", "new (1 seed)"], ["lbfgs A", "3.0 ± 0.0 (1.0)"]]
+
+
+def test_people_left_out_are_averaged_over_encoders():
+    def kinds(plain, mirrored):
+        return {
+            "plain": {"1": {"A": plain}, "3": {"A": 0.0}},
+            "mirrored": {"1": {"A": mirrored}, "3": {"A": 10.0}},
+        }
+
+    table = rows.left_out({"encoders": {"one": kinds(50.0, 70.0), "other": kinds(60.0, 90.0)}})
+    assert table == [
+        ["person left out", "A: plain / mirrored"],
+        ["1", "55.0 / 80.0"],
+        ["3", "0.0 / 10.0"],
+        ["mean", "27.5 / 45.0"],
+    ]
+
+
 def test_one_seed_has_no_interval():
     one = {"of": "a", "over": "b", "seeds": [0], "mean": 1.0, "low": 1.0, "high": 1.0}
     two = one | {"seeds": [0, 1], "low": 0.5, "high": 1.5}

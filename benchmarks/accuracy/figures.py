@@ -20,6 +20,7 @@ from msclr.evaluation.transfer import transferred
 
 ROUTES = ("derive", "attach")  # to a layout that an encoder was not trained on
 SOLVERS = {"linear": "sgd", "lbfgs": "lbfgs"}  # of linear classifiers, by the names of figures
+MIRRORED = ("lbfgs",)  # those that also have figures of features with mirror images
 
 
 def figures_of_all(run: Run, data: Mapping[str, str]) -> dict[str, float]:
@@ -40,7 +41,17 @@ def figures_of(run: Run, data: str) -> dict[str, float]:
     "ensemble": of the data's layouts, unseen ones derived. "ensemble of trained": of those that the
     encoder was trained on, where there are several and others than the data's.
     "lbfgs L", "lbfgs A to B", "lbfgs ensemble": the same with classifiers by L-BFGS.
+    "mirrored lbfgs L", "mirrored 1nn L", ..: the same of `--mirror`.
     """
+    mirrored = _figures_of(run, data, MIRRORED, mirror=True)
+    return _figures_of(run, data, tuple(SOLVERS)) | {
+        f"mirrored {name}": top1 for name, top1 in mirrored.items()
+    }
+
+
+def _figures_of(
+    run: Run, data: str, kinds: tuple[str, ...], mirror: bool = False
+) -> dict[str, float]:
     stored = list(open_store(data, verify=False).layouts)
     trained = [layout for layout in data_layouts(run, data) if layout in run.layouts]
     figures: dict[str, float] = {}
@@ -49,16 +60,16 @@ def figures_of(run: Run, data: str) -> dict[str, float]:
     for layout in dict.fromkeys([*stored, *trained]):
         seen = layout in run.layouts
         for route in ("auto",) if seen else ROUTES:
-            f = features_of(run, layout, data, route=route)
+            f = features_of(run, layout, data, route=route, mirror=mirror)
             name = layout if seen else f"{layout} {route}"
             features.setdefault(layout, f)
-            for kind in SOLVERS:
+            for kind in kinds:
                 fit, figures[f"{kind} {name}"] = _linear(f, f, kind)
                 logits.setdefault((kind, layout), fit)
             split = f.train, f.train_labels, f.val, f.val_labels
             figures[f"1nn {name}"] = knn(*split, len(f.classes), [1])[1]
     labels = features[stored[0]].val_labels
-    for kind in SOLVERS:
+    for kind in kinds:
         prefix = "" if kind == "linear" else f"{kind} "
         for source, target in permutations(stored, 2):
             top1 = _linear(features[source], features[target], kind)[1]

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 Rows = list[list[str]]
 
 
+MIRRORED = "mirrored "  # what figures with mirror images begin with
+
+
 def accuracies(result: dict[str, Any]) -> Rows:
     """A row per figure, a column per run: mean and standard deviation over the seeds, and in
-    brackets the mean of the random encoder."""
+    brackets the mean of the random encoder. Those with mirror images have their own table."""
     runs = result["runs"]
     rows = [["figure", *(f"{name} ({_seeds(run)})" for name, run in runs.items())]]
     figures = dict.fromkeys(key for run in runs.values() for key in run["figures"])
     for figure in sorted(figures, key=_rank):
-        if not figure.startswith("random "):
+        if not figure.startswith(("random ", MIRRORED)):
             rows.append([figure, *(_cell(run["figures"], figure) for run in runs.values())])
     steps = [f"{run['steps']:,}" for run in runs.values()]
     seconds = [f"{run['seconds']:.0f}" for run in runs.values()]
     return [*rows, ["steps", *steps], ["seconds per run", *seconds]]
+
+
+def mirrored(result: dict[str, Any]) -> Rows:
+    """The same of the figures with mirror images, and of the runs that have some."""
+    runs = {}
+    for name, run in result["runs"].items():
+        figures = {
+            k.replace(MIRRORED, "", 1): v for k, v in run["figures"].items() if MIRRORED in k
+        }
+        if figures:
+            runs[name] = run | {"figures": figures}
+    return accuracies({"runs": runs})[:-2]
 
 
 def _rank(figure: str) -> tuple[bool, bool, int, str]:
@@ -65,6 +81,30 @@ def differences(result: dict[str, Any]) -> Rows:
         interval = f"{each['low']:+.1f} to {each['high']:+.1f}" if seeds > 1 else ""
         rows.append([each["of"], each["over"], str(seeds), f"{each['mean']:+.1f}", interval])
     return rows
+
+
+def left_out(result: dict[str, Any]) -> Rows:
+    """A row per person: mean top-1 over the encoders, plain / mirrored, and the mean of all."""
+    encoders = [
+        list(kinds.values()) for kinds in result["encoders"].values()
+    ]  # [[plain, mirrored]]
+    people = encoders[0][0]
+    columns = next(iter(people.values()))
+    of = {
+        person: [
+            [statistics.fmean(kinds[i][person][key] for kinds in encoders) for i in range(2)]
+            for key in columns
+        ]
+        for person in people
+    }
+    of["mean"] = [
+        [statistics.fmean(c) for c in zip(*each, strict=True)]
+        for each in zip(*of.values(), strict=True)
+    ]
+    rows = [["person left out", *(f"{key}: plain / mirrored" for key in columns)]]
+    return rows + [
+        [person, *(f"{a:.1f} / {b:.1f}" for a, b in cells)] for person, cells in of.items()
+    ]
 
 
 def _seeds(run: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ def line_of(result: dict[str, Any], show: Collection[str] = ()) -> str:
         about.append(f"{result['labelled_clips']} labelled clips")
     if result.get("solver", "sgd") != "sgd":
         about.append(result["solver"])
+    about += ["mirror"] if result.get("mirror") else []
     head = f"{result['protocol']} {result['layout']} ({', '.join(about)})"
     if result["encoder"] == "pretrained" and not result["seen_in_pretraining"]:
         head += ", unseen"

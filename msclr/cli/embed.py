@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msclr.cli._command import command
 from msclr.cli._output import say
-from msclr.cli.evaluate import ROUTE_HELP, ROUTES
+from msclr.cli.evaluate import MIRROR_HELP, ROUTE_HELP, ROUTES
 from msclr.errors import InputError
 
 
@@ -28,6 +28,7 @@ def add(commands) -> None:
     parser.add_argument("--window", type=int, help="frames of a window; default: whole clips")
     parser.add_argument("--stride", type=int, help="frames between windows; default: half of one")
     parser.add_argument("--route", choices=ROUTES, default="auto", help=ROUTE_HELP)
+    parser.add_argument("--mirror", action="store_true", help=MIRROR_HELP)
     parser.add_argument("--plot", action="store_true", help="also a picture, next to the file")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (%(default)s)")
 
@@ -47,9 +48,8 @@ def _embed(arguments) -> None:
             raise InputError(f"{path} exists; choose another --out, or remove it")
     require_writable(out)
     encoder = load(arguments.encoder, route=arguments.route, device=arguments.device)
-    result = embed_file(
-        encoder, arguments.clips, out, arguments.layout, arguments.window, arguments.stride, picture
-    )
+    asked = arguments.layout, arguments.window, arguments.stride
+    result = embed_file(encoder, arguments.clips, out, *asked, picture, arguments.mirror)
     for note in result.notes:
         say(f"msclr: note: {note}")
     print(f"{result.line}, written to {out}")

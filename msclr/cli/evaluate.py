@@ -15,6 +15,10 @@ ROUTE_HELP = (
     "for a layout that the encoder was not trained on: derive it to the known one that loses "
     "least, attach it directly, or both (default: the one that measured best)"
 )
+MIRROR_HELP = (
+    "features are the mean of those of a clip and of its mirror image, which left- and "
+    "right-handed people share; for classes that do not depend on the side"
+)
 STREAM_HELP = (
     "joint, motion or bone, of a run that trained an encoder for each; joint+motion+bone trains "
     "their classifiers together, on the mean of their logits (default: the recipe's, or joint)"
@@ -74,6 +78,7 @@ def _add_evaluation_options(parser, lr: str, epochs: str, batch_size: str) -> No
     parser.add_argument("--layout", action="append", help=text)
     parser.add_argument("--data", action=Once, help="prepared folder; default: the recipe's")
     parser.add_argument("--route", choices=ROUTES, default="auto", help=ROUTE_HELP)
+    parser.add_argument("--mirror", action="store_true", help=MIRROR_HELP)
     parser.add_argument("--random", action="store_true", help="a newly initialised encoder instead")
     parser.add_argument("--device", help="cpu, cuda or auto; default: the recipe's")
     parser.add_argument("--lr", type=float, help=f"of what is trained; default: {lr}")
@@ -139,6 +144,7 @@ def _of_layout(run, layout: str, seeds, arguments) -> Iterator[dict[str, Any]]:
     if arguments.protocol == "transfer":
         protocols = ("linear", "knn", *(("finetune",) if arguments.finetune else ()))
     asked = {"data": arguments.data, "stream": arguments.stream, "route": arguments.route}
+    asked |= {"mirror": True} if arguments.mirror else {}  # refused where weights are trained
     features = features_of(run, layout, **asked) if protocols[0] in FROZEN else None
     asked["also"] = _also(arguments)
     for protocol in protocols:
@@ -165,7 +171,7 @@ def _transfers(run, seeds, arguments) -> Iterator[dict[str, Any]]:
     from msclr.evaluation.transfer import evaluate_transfer, transfer_features
 
     asked = run, arguments.train_layout, arguments.test_layout, arguments.data, arguments.stream
-    options = {"route": arguments.route, "train_data": arguments.train_data}
+    options = {name: getattr(arguments, name) for name in ("route", "train_data", "mirror")}
     features = transfer_features(*asked, **options)
     options |= {"also": _also(arguments), "features": features, **_training_options(arguments)}
     for seed in seeds:
@@ -188,6 +194,8 @@ def _check(arguments) -> None:
         raise InputError("semi takes --labels SHARE, the share of labels to use, such as 0.01")
     if arguments.confusion and protocol == "retrieval":
         raise InputError("retrieval predicts no class: it takes no --confusion; leave it out")
+    if arguments.mirror and (arguments.finetune or protocol in ("semi", "finetune")):
+        raise InputError("--mirror is for frozen encoders, not for semi and finetune; leave it out")
     _check_transfer(arguments)
     if protocol == "semi":
         check_share(arguments.labels)
@@ -271,7 +279,7 @@ def _ensemble(arguments) -> None:
 
     opened = [open_run(x, arguments.random, arguments.device) for x in arguments.run_folders]
     runs = [run for one in opened for run in chosen_streams(one, arguments.stream)]
-    options = {"route": arguments.route, **_training_options(arguments)}
+    options = {"route": arguments.route, "mirror": arguments.mirror, **_training_options(arguments)}
     result = evaluate_ensemble(runs, _layouts(arguments), arguments.data, **options)
     _say_notes(result["notes"])
     if arguments.json:

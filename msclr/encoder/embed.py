@@ -34,6 +34,7 @@ def embed_file(
     window: int | None = None,
     stride: int | None = None,
     picture: str | os.PathLike[str] | None = None,
+    mirror: bool = False,
 ) -> Embedded:
     """Write the features of clips to an .npz file.
 
@@ -43,6 +44,7 @@ def embed_file(
         ``labels``, ``names``, ``split`` (N,) and ``classes``. Written whole or not at all.
     window, stride: frames, see `windows_of`; None embeds whole clips.
     picture: a file for a t-SNE map of the features, coloured by class, else by recording.
+    mirror: see :meth:`Encoder.embed`.
 
     Raises InputError for whatever cannot be read or embedded, see :meth:`Encoder.embed`.
     """
@@ -51,11 +53,11 @@ def embed_file(
     if store is not None:
         if window is not None or stride is not None:
             raise InputError(f"{path} holds prepared clips, which have no windows; leave them out")
-        features, about, name = embed_store(encoder, store, layout, None)
+        features, about, name = embed_store(encoder, store, layout, mirror)
         what = f"{len(features):,} clips"
     else:
         features, about, name, what = _embed_recordings(
-            encoder, path, layout, window, stride, notes
+            encoder, path, layout, window, stride, notes, mirror
         )
     table = {"features": features.numpy(), "layout": np.array(name), **about}
     if picture is not None:
@@ -65,7 +67,7 @@ def embed_file(
 
 
 def _embed_recordings(
-    encoder: Encoder, path: Path, layout: str | None, window, stride, notes: list[str]
+    encoder: Encoder, path: Path, layout: str | None, window, stride, notes: list[str], mirror: bool
 ) -> tuple[Tensor, dict[str, np.ndarray], str, str]:
     read = read_recordings(path, layout, list(encoder.layouts))
     about = dict(read.about)
@@ -82,7 +84,7 @@ def _embed_recordings(
         about |= {"clip": windows.recording, "start": windows.start, "end": windows.end}
         if windows.left_out:
             notes.append(f"{windows.left_out} windows without a joint were left out")
-    features = encoder.embed(clips, way.layout)
+    features = encoder.embed(clips, way.layout, mirror=mirror)
     what = f"{count:,} clips" if window is None else f"{len(clips):,} windows of {count:,} clips"
     return features, about, way.layout.name, what
 

@@ -63,7 +63,11 @@ class Encoder:
         return next(self.model.parameters()).device
 
     def embed(
-        self, clips: Any, layout: str | Layout | None = None, route: str | None = None
+        self,
+        clips: Any,
+        layout: str | Layout | None = None,
+        route: str | None = None,
+        mirror: bool = False,
     ) -> Tensor:
         """The features of clips, (N, D) float32 on the CPU.
 
@@ -78,15 +82,18 @@ class Encoder:
                 layout that loses least; "attach", the layout gets an input norm fitted on the clips
                 of this call, and the edge importance of its counterparts; "both", the mean of both
                 features; "auto", whichever measured best (docs/embedding.md). None: the encoder's.
+            mirror: take the mean of the features of each clip and of its mirror image, which left-
+                and right-handed people share.
 
         Clips are prepared as the training data were, each by itself. On a CPU a clip has the same
         features to the last bit whatever clips come with it, unless the layout is attached.
 
         Raises:
             InputError: an unknown layout, another number of joints, a clip without a frame or a
-                joint, joints of two coordinates for an encoder of three, another unit.
+                joint, joints of two coordinates for an encoder of three, another unit, a mirror
+                image of a layout without left-right pairs.
         """
-        way = self.route_of(layout, route)
+        way = self.route_of(layout, route, mirror)
         clips = check_clips(clips, way.layout, self.preparation.coordinates)
         self.tell(way)
         if not clips:
@@ -114,13 +121,16 @@ class Encoder:
         return features_by(route, self.model, x, bodies, self.stream, **how).cpu()
 
     def route_of(
-        self, layout: str | PathLike[str] | Layout | None = None, route: str | None = None
+        self,
+        layout: str | PathLike[str] | Layout | None = None,
+        route: str | None = None,
+        mirror: bool = False,
     ) -> Route:
         """How clips of a layout get to features; its `line` says so, and what is lost.
 
         Raises InputError as `embed` does.
         """
-        return choose_route(self.layouts, self._layout(layout), route or self.route)
+        return choose_route(self.layouts, self._layout(layout), route or self.route, mirror)
 
     def _layout(self, layout: str | PathLike[str] | Layout | None) -> Layout:
         if layout is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,12 +30,14 @@ class Route:
     layout: of the clips, with landmarks.
     passage: to the known layout that loses least; None where the layout itself is known.
     notes: what the user should know, such as landmarks read from joint names.
+    mirror: whether features are the mean of those of each clip and of its mirror image.
     """
 
     kind: str
     layout: Layout
     passage: Passage | None = None
     notes: tuple[str, ...] = ()
+    mirror: bool = False
 
     @property
     def line(self) -> str:
@@ -53,12 +55,17 @@ class Route:
         return self.line
 
 
-def choose_route(known: Mapping[str, Layout], layout: Layout, route: str = "auto") -> Route:
+def choose_route(
+    known: Mapping[str, Layout], layout: Layout, route: str = "auto", mirror: bool = False
+) -> Route:
     """The route from `layout` to an encoder that was trained on the layouts `known`.
 
-    Raises InputError for a route that is not known, for other joints under a known name, and for a
-    layout whose landmarks cannot be found.
+    Raises InputError for a route that is not known, for other joints under a known name, for a
+    layout whose landmarks cannot be found, and to mirror one whose left and right are not known.
     """
+    if mirror:
+        _check_sides(layout)
+        return replace(choose_route(known, layout, route), mirror=True)
     check_route(route)
     if layout.name in known:
         theirs = known[layout.name]
@@ -86,6 +93,14 @@ def choose_route(known: Mapping[str, Layout], layout: Layout, route: str = "auto
     return Route(kind, source, passage, (note,) if note else ())
 
 
+def _check_sides(layout: Layout) -> None:
+    if not layout.mirror_pairs:
+        raise InputError(
+            f"layout {layout.name} has no left-right pairs of joints, without which there is no "
+            'mirror image; add flip = [["left joint", "right joint"], …] to its file'
+        )
+
+
 def check_route(route: str) -> str:
     if route not in ROUTES:
         raise InputError(f"route is {route!r}; choose one of {', '.join(ROUTES)}")
@@ -107,6 +122,11 @@ def features_by(
     centred: whether the layout's centre joint is at 0 in each frame. A layout that is attached must
     have been by :func:`fit`.
     """
+    if route.mirror:
+        route, how = replace(route, mirror=False), {"planar": planar, "centred": centred}
+        images = mirrored(x, route.layout)
+        plain, image = (features_by(route, encoder, y, bodies, stream, **how) for y in (x, images))
+        return (plain + image) / 2
     parts = []
     if route.kind == "known" or route.kind in ("attach", "both"):
         parts.append(encode(encoder, x, bodies, route.layout.name, stream, planar))
@@ -114,6 +134,14 @@ def features_by(
         made = derived(route.passage, x, bodies, planar, centred)
         parts.append(encode(encoder, made, bodies, route.passage.target.name, stream, planar))
     return parts[0] if len(parts) == 1 else (parts[0] + parts[1]) / 2
+
+
+def mirrored(x: Tensor, layout: Layout) -> Tensor:
+    """The mirror images of clips x (..., V, 3): x is negated, left and right joints change places.
+
+    Of a body in its own frame x is its left; along another axis the image is the same, turned.
+    """
+    return x[..., layout.flip.to(x.device), :] * x.new_tensor([-1.0, 1.0, 1.0])
 
 
 def derived(passage: Passage, x: Tensor, bodies: Tensor, planar: bool, centred: bool) -> Tensor:

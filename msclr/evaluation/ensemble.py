@@ -94,6 +94,7 @@ def evaluate_ensemble(
     batch_size: int = BATCH_SIZE,
     solver: str = "sgd",
     route: str = "auto",
+    mirror: bool = False,
 ) -> dict[str, Any]:
     """Add up the logits of a linear classifier per run and layout.
 
@@ -112,13 +113,13 @@ def evaluate_ensemble(
     """
     options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "solver": solver}
     options = {k: v for k, v in linear_options(options).items() if k != "seed"}
-    fits = _fit_members(runs, layouts, data, options | {"route": route})
+    fits = _fit_members(runs, layouts, data, options | {"route": route, "mirror": mirror})
     labels, classes = fits[0].labels, list(fits[0].result["per_class"])
     several = len({run.recipe.stream for run in runs}) > 1
     weights = [STREAM_WEIGHTS[fit.result["stream"]] if several else 1.0 for fit in fits]
     total = ensemble_logits([fit.logits for fit in fits], weights)
     results = [fit.result for fit in fits]
-    result = _described(runs, results, weights) | options
+    result = _described(runs, results, weights) | options | {"mirror": mirror}
     result |= {
         "top1": top_k_accuracy(total, labels, 1),
         "top5": top_k_accuracy(total, labels, min(5, len(classes))),
@@ -135,6 +136,7 @@ def evaluate_ensemble(
     changed = {k: v for k, v in options.items() if v != LINEAR_DEFAULTS[k]}
     if route != "auto" and not all(member["seen_in_pretraining"] for member in results):
         changed["route"] = route
+    changed |= {"mirror": True} if mirror else {}
     if (command := _command(runs, layouts, data, changed)) is not None:
         result["command"] = command
     store = open_store(runs[0].data_of(data), verify=False)

@@ -25,7 +25,8 @@ def extract_features(
 ) -> Tensor:
     """Features (N, D) float32 of every clip of a split under one layout, without augmentation.
 
-    route: for a layout that the encoder was not trained on; :func:`prepare_route` comes before.
+    route: where the encoder was not trained on the layout, with :func:`prepare_route` before, or
+        where mirror images count as well.
     """
     found = []
     for x, bodies in _clips(dataset, layout):

@@ -32,6 +32,7 @@ def evaluate_linear(
     batch_size: int = BATCH_SIZE,
     solver: str = "sgd",
     route: str = "auto",
+    mirror: bool = False,
     also: Collection[str] = (),
     features: SplitFeatures | None = None,
 ) -> dict[str, Any]:
@@ -47,10 +48,11 @@ def evaluate_linear(
             the epochs.
         solver: "sgd", the papers' protocol, or "lbfgs", which takes no options of SGD.
         route: for a layout that the encoder was not trained on, see :func:`features_of`.
+        mirror: take the mean of the features of each clip and of its mirror image.
         also: "scores" keeps the names, labels and logits of the val clips in an .npz file next to
             the result, "confusion" the confusion matrix as .csv and .png.
-        features: what :func:`features_of` gave for the same run, layout, data, stream and route, to
-            spare computing them again.
+        features: what :func:`features_of` gave for the same run, layout, data, stream, route and
+            mirror, to spare computing them again.
 
     Returns:
         What ``msclr evaluate linear --json`` prints. Its ``notes`` are sentences that whoever reads
@@ -63,7 +65,7 @@ def evaluate_linear(
         InputError: see :func:`features_of` and :func:`fit_linear`.
     """
     options = {"seed": seed, "epochs": epochs, "lr": lr, "batch_size": batch_size, "solver": solver}
-    how = {"route": route, "also": also, "features": features}
+    how = {"route": route, "mirror": mirror, "also": also, "features": features}
     return _linear(run, layout, data, stream, **how, **options)[0]
 
 
@@ -73,6 +75,7 @@ def _linear(
     data: str | Path | None,
     stream: str | None = None,
     route: str = "auto",
+    mirror: bool = False,
     also: Collection[str] = (),
     features: SplitFeatures | None = None,
     **options,
@@ -80,7 +83,7 @@ def _linear(
     """The result of :func:`evaluate_linear`, the last epoch's logits and the labels."""
     options = linear_options(options)  # before the long part
     check_also(also)
-    f = features or features_of(run, layout, data, stream, route)
+    f = features or features_of(run, layout, data, stream, route, mirror)
     fit = fit_linear(*f.split, classifiers=f.streams, **options)
     result = describe(run, "linear", f, data, stream) | options
     result |= fit.figures() | {
@@ -115,6 +118,7 @@ def evaluate_knn(
     ks: Sequence[int] = KS,
     *,
     route: str = "auto",
+    mirror: bool = False,
     also: Collection[str] = (),
     features: SplitFeatures | None = None,
 ) -> dict[str, Any]:
@@ -125,7 +129,7 @@ def evaluate_knn(
     classes that were found for it, and the confusion matrix is that of the first k.
     """
     check_also(also)
-    f = features or features_of(run, layout, data, stream, route)
+    f = features or features_of(run, layout, data, stream, route, mirror)
     changed = ({} if tuple(ks) == KS else {"ks": ks}) | of_route(f, route)
     ks = [k for k in ks if k <= len(f.train)] or ks  # none fits: knn_classes says what would
     found = knn_classes(*f.split, ks)

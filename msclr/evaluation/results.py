@@ -79,12 +79,14 @@ def describe(
         "versions": {"msclr": __version__, "torch": str(torch.__version__)},
         "seen_in_pretraining": f.seen,
         "route": f.route.kind,
+        "mirror": f.route.mirror,
     }
 
 
-def of_route(f: SplitClips | SplitFeatures, route: str) -> dict[str, str]:
-    """The route that was asked for, as an option of a result, where it made a difference."""
-    return {"route": f.route.kind} if route != "auto" and not f.seen else {}
+def of_route(f: SplitClips | SplitFeatures, route: str) -> dict[str, str | bool]:
+    """The route that was asked for, as options of a result, where it made a difference."""
+    kind = {"route": f.route.kind} if route != "auto" and not f.seen else {}
+    return kind | ({"mirror": True} if f.route.mirror else {})
 
 
 def keep_result(
@@ -159,6 +161,8 @@ def _suffixes(options: Mapping[str, Any]) -> Iterator[str]:
     for name, value in options.items():
         if name == "ks":
             yield from (f"k{k}" for k in value)
+        elif value is True:
+            yield name
         else:
             yield f"{name}_{value}" if name in ("route", "solver") else f"{name}{value}"
 
@@ -185,7 +189,8 @@ def flags(options: Mapping[str, Any]) -> list[str]:
     words = []
     for name, value in options.items():
         if name != "ks":  # only Python can ask for others
-            words += [_FLAGS.get(name, "--" + name.replace("_", "-")), str(value)]
+            words += [_FLAGS.get(name, "--" + name.replace("_", "-"))]
+            words += [] if value is True else [str(value)]
     return words
 
 

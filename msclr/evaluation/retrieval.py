@@ -97,6 +97,7 @@ def evaluate_retrieval(
     ks: Iterable[int] = KS,
     *,
     route: str = "auto",
+    mirror: bool = False,
     also: Collection[str] = (),
     features: SplitFeatures | None = None,
 ) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def evaluate_retrieval(
 
     Args:
         ks: of R@k.
-        run, layout, data, stream, route, also, features: see
+        run, layout, data, stream, route, mirror, also, features: see
             :func:`~msclr.evaluation.evaluate_linear`; there is no confusion matrix.
 
     Returns:
@@ -116,7 +117,7 @@ def evaluate_retrieval(
     """
     check_also(also, predicts=False)
     ks = tuple(ks)
-    f = features or features_of(run, layout, data, stream, route)
+    f = features or features_of(run, layout, data, stream, route, mirror)
     found = retrieve(*f.split, ks)
     result = describe(run, "retrieval", f, data, stream) | {
         "map": found.mean_average_precision,

@@ -120,7 +120,11 @@ def open_splits(run: Run, store: Store, layout: str) -> list[SkeletonDataset]:
 
 
 def clips_of(
-    run: Run, layout: str, data: str | Path | None = None, route: str = "auto"
+    run: Run,
+    layout: str,
+    data: str | Path | None = None,
+    route: str = "auto",
+    mirror: bool = False,
 ) -> SplitClips:
     """The clips of both splits, compared with what the run was trained on; see features_of."""
     store = _intact_store(run.data_of(data))
@@ -133,7 +137,7 @@ def clips_of(
     require_same_kind(run.on(store), store, layout)
     seen = layout in run.layouts
     known = {name: run.encoder.layouts[name] for name in run.layouts}
-    way = choose_route(known, train.layouts[layout], route)
+    way = choose_route(known, train.layouts[layout], route, mirror)
     return SplitClips(train, val, layout, store, way, seen, [] if seen else [*way.notes, way.line])
 
 
@@ -143,6 +147,7 @@ def features_of(
     data: str | Path | None = None,
     stream: str | None = None,
     route: str = "auto",
+    mirror: bool = False,
 ) -> SplitFeatures:
     """Features of both splits, by the run's own data and stream unless others are given.
 
@@ -151,22 +156,22 @@ def features_of(
 
     A layout that the encoder does not know takes a ``route``, see :meth:`msclr.Encoder.embed`; what
     is attached is fitted on the training clips. A random encoder has all its statistics from them.
+    With ``mirror`` features are the mean of those of each clip and of its mirror image.
 
     Raises InputError for data without clips or without the layout, and for data of another kind
-    than the run was trained on: see :func:`msclr.evaluation.compare.require_same_kind`.
+    than the run was trained on: see :func:`msclr.evaluation.compare.require_same_kind`; and to
+    mirror a layout without left-right pairs.
     """
     stream = stream or run.recipe.stream
     if "+" in stream:
         runs = chosen_streams(run, stream)
-        return _side_by_side([features_of(one, layout, data, None, route) for one in runs])
+        return _side_by_side([features_of(one, layout, data, None, route, mirror) for one in runs])
     run = run.of_stream(stream) if run.encoders else run
-    clips = clips_of(run, layout, data, route)
+    clips = clips_of(run, layout, data, route, mirror)
     with running_on(fitting(run.recipe.backend, run.device), run.device):
         prepare_route(clips.route, run.encoder, clips.train, stream, run.random)
         train_x, val_x = (
-            extract_features(
-                run.encoder, part, clips.layout, stream, None if clips.seen else clips.route
-            )
+            extract_features(run.encoder, part, clips.layout, stream, clips.route)
             for part in (clips.train, clips.val)
         )
     return SplitFeatures(

@@ -6,7 +6,15 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-_ALIKE = ("protocol", "layout", "stream", "encoder", "labels", "route")  # of results of one group
+_ALIKE = (
+    "protocol",
+    "layout",
+    "stream",
+    "encoder",
+    "labels",
+    "route",
+    "mirror",
+)  # of results of one group
 
 
 def figures_of(result: dict[str, Any]) -> dict[str, float]:

@@ -33,6 +33,7 @@ def evaluate_transfer(
     batch_size: int = BATCH_SIZE,
     solver: str = "sgd",
     route: str = "auto",
+    mirror: bool = False,
     also: Collection[str] = (),
     features: tuple[SplitFeatures, SplitFeatures] | None = None,
 ) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def evaluate_transfer(
         data: the prepared folder that is tested on; None for ``train_data``. Of another one the
             classes are matched by their names; clips of classes that only one of the two has are
             left out, of training too.
-        stream, seed, epochs, lr, batch_size, solver, route, also: see
+        stream, seed, epochs, lr, batch_size, solver, route, mirror, also: see
             :func:`~msclr.evaluation.evaluate_linear`.
         features: what :func:`transfer_features` gave for the same arguments.
         train_data: the prepared folder whose labels are used; None for the run's own.
@@ -66,7 +67,7 @@ def evaluate_transfer(
     check_also(also)
     train_data, data = _folders(run, train_data, data)
     source, target = features or transfer_features(
-        run, train_layout, test_layout, data, stream, route, train_data
+        run, train_layout, test_layout, data, stream, route, train_data, mirror
     )
     classes = _shared(source, target)
     x, test_x = transferred(source, target, solver)
@@ -93,7 +94,7 @@ def evaluate_transfer(
         + fit.notes,
     }
     changed = {k: v for k, v in options.items() if v != LINEAR_DEFAULTS[k]}
-    changed |= of_route(source, route) or of_route(target, route)
+    changed |= of_route(target, route) | of_route(source, route)
     clips = PerClip.of_logits(names, test_y, classes, fit.logits)
     keep_result(run, target.store, result, changed, clips, also, source.store)
     return result
@@ -107,13 +108,14 @@ def transfer_features(
     stream: str | None = None,
     route: str = "auto",
     train_data: str | Path | None = None,
+    mirror: bool = False,
 ) -> tuple[SplitFeatures, SplitFeatures]:
     """Features of what is trained on and of what is tested on; see :func:`evaluate_transfer`."""
     train_data, data = _folders(run, train_data, data)
-    source = features_of(run, train_layout, train_data, stream, route)
+    source = features_of(run, train_layout, train_data, stream, route, mirror)
     if data == train_data and test_layout == train_layout:
         return source, source
-    return source, features_of(run, test_layout, data, stream, route)
+    return source, features_of(run, test_layout, data, stream, route, mirror)
 
 
 def transferred(source: SplitFeatures, target: SplitFeatures, solver: str) -> tuple[Tensor, Tensor]:

@@ -69,6 +69,11 @@ def _check(run: Run, result: dict[str, Any], path: Path) -> None:
         raise InputError(f"{path} is of protocol {result['protocol']}; give one of linear")
     if result["encoder"] != "pretrained":
         raise InputError(f"{path} is of a random encoder; give one of the pretrained encoder")
+    if result.get("mirror"):
+        raise InputError(
+            f"{path} is of clips with their mirror images, an exported encoder sees no images; "
+            "give one without --mirror"
+        )
     if result["stream"] != run.recipe.stream:
         raise InputError(
             f"{path} is of stream {result['stream']}, exported is {run.recipe.stream}; give one of "

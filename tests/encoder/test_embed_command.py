@@ -52,6 +52,18 @@ def test_clips_of_a_file(folders, file, tmp_path, capsys):
     assert found["labels"].tolist() == [1, 0] and str(found["layout"]) == KNOWN
 
 
+def test_mirror_images(folders, data, file, tmp_path, capsys):
+    rows = read(file)[f"view/{KNOWN}"]
+    wanted = msclr.load(folders["joint"]).embed([rows[:40], rows[40:]], KNOWN, mirror=True)
+    embed(capsys, folders["joint"], file, "--out", tmp_path / "f.npz", "--mirror")
+    np.testing.assert_array_equal(read(tmp_path / "f.npz")["features"], wanted.numpy())
+    options = "--layout", KNOWN, "--mirror", "--out", tmp_path / "g.npz"
+    embed(capsys, folders["joint"], data, *options)
+    f = features_of(open_run(folders["joint"]), KNOWN, data, mirror=True)
+    wanted = torch.cat([f.train, f.val])
+    np.testing.assert_array_equal(read(tmp_path / "g.npz")["features"], wanted.numpy())
+
+
 def test_windows_of_recordings(folders, file, tmp_path, capsys):
     out = tmp_path / "f.npz"
     options = "--window", 16, "--stride", 8, "--plot"

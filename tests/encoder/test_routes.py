@@ -41,6 +41,41 @@ def test_both_is_the_mean_of_derived_and_attached(encoder, clips):
     torch.testing.assert_close(both, (derived + attached) / 2, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("route", ["derive", "attach", "both"])
+@pytest.mark.parametrize("layout", [LAYOUTS[0], UNSEEN])
+def test_a_clip_and_its_mirror_image_have_the_mean_of_their_features(
+    layout, route, encoder, arguments
+):
+    """The images are made of what the sensor gave, before anything is prepared."""
+    clips = arguments["views"][layout]
+    partner = layouts.get(layout).flip.numpy()
+    images = [clip[..., partner, :] * [-1, 1, 1] for clip in clips]
+    attached = layout == UNSEEN and route != "derive"
+    if attached:  # both kinds by one norm: that of the clips
+        clips, images = [*clips, *images], [*images, *clips]
+    plain, image = (encoder.embed(each, layout, route=route) for each in (clips, images))
+    found = encoder.embed(clips, layout, route=route, mirror=True)
+    assert (plain - image).abs().max() > 1e-3
+    torch.testing.assert_close(found, (plain + image) / 2, rtol=0, atol=2e-5)
+    same = encoder.embed(images, layout, route=route, mirror=True)
+    torch.testing.assert_close(found, same, rtol=0, atol=2e-5)
+
+
+def test_evaluation_has_the_mirrored_features_of_embed(encoder, folders, data, arguments):
+    f = features_of(open_run(folders["bone"]), UNSEEN, data, mirror=True)
+    embedded = msclr.load(folders["bone"]).embed(arguments["views"][UNSEEN], UNSEEN, mirror=True)
+    assert torch.cat([f.train, f.val]).equal(embedded)
+    assert not f.val.equal(features_of(open_run(folders["bone"]), UNSEEN, data).val)
+
+
+def test_a_layout_without_sides_has_no_mirror_image(encoder):
+    names = [f"j{number}" for number in range(17)]
+    bones = [[name, names[0]] for name in names[1:]]
+    snake = Layout("snake_17", names, bones, names[0])
+    with pytest.raises(InputError, match="snake_17 has no left-right pairs of joints"):
+        encoder.route_of(snake, "attach", mirror=True)
+
+
 def test_what_is_attached_is_fitted_on_the_clips_of_the_call(encoder, clips):
     few = encoder.embed(clips[:5], UNSEEN, route="attach")
     encoder.embed(clips, UNSEEN, route="attach")

@@ -156,11 +156,36 @@ def test_the_command_of_a_result_prints_it_again(copies, other, capsys):
         ["knn", "--layout", A, "--data", other, "--random"],
         ["transfer", "--train-layout", A, "--test-layout", B, "--epochs", "1"],
         ["semi", "--layout", A, "--labels", "0.2", "--epochs", "1"],
+        ["linear", "--layout", A, "--solver", "lbfgs", "--mirror"],
+        ["knn", "--layout", UNSEEN, "--route", "derive", "--mirror"],
+        ["retrieval", "--layout", A, "--mirror"],
+        ["transfer", "--train-layout", A, "--test-layout", UNSEEN, "--route", "attach", "--mirror"],
     ]
     for protocol, *options in asked:
         result = results_of(capsys, "evaluate", protocol, copies[0], *options)
         words = shlex.split(result["command"])
         assert words[0] == "msclr" and results_of(capsys, *words[1:]) == result
+
+
+def test_mirror_images_count_where_asked(copies, other, capsys):
+    plain, mirrored = (
+        results_of(capsys, "evaluate", "knn", copies[0], "--layout", A, *options)
+        for options in ([], ["--mirror"])
+    )
+    assert (plain["mirror"], mirrored["mirror"]) == (False, True)
+    assert mirrored["files"]["json"] == plain["files"]["json"].replace(".json", "-mirror.json")
+    line = printed(capsys, "evaluate", "knn", copies[0], "--layout", A, "--mirror").out
+    assert f"knn {A} (joint, pretrained, mirror): " in line
+    both = results_of(capsys, "ensemble", copies[0], "--layout", f"{A},{B}", "--mirror", *QUICK)
+    assert "--mirror" in both["command"].split() and both["mirror"]
+    words = shlex.split(both["command"])
+    assert results_of(capsys, *words[1:]) == both
+    member = results_of(capsys, "evaluate", "linear", copies[0], "--layout", A, "--mirror", *QUICK)
+    assert member["top1"] == both["members"][0]["top1"]
+    of_both = results_of(capsys, "evaluate", "transfer", copies[0], "--data", other, "--mirror")
+    assert {(each["protocol"], each["mirror"]) for each in of_both} == {
+        ("linear", True), ("knn", True),
+    }  # fmt: skip
 
 
 # What is kept
@@ -229,6 +254,8 @@ def test_what_is_not_asked_for_is_not_kept(copies, capsys):
         (["transfer", "--data", "absent"], "absent is not a folder"),
         (["transfer", "--data", "x", "--finetune", "--lr", "1"], "each by its own defaults"),
         (["linear", "--finetune"], "linear takes no --finetune"),
+        (["finetune", "--mirror"], "--mirror is for frozen encoders, not for semi and finetune"),
+        (["transfer", "--data", "x", "--finetune", "--mirror"], "--mirror is for frozen encoders"),
         (["linear", "--layout", f"{A},nonsense"], "nonsense"),
         (["finetune", "--stream", "bone"], "has no encoder of stream 'bone'"),
     ],

@@ -307,7 +307,11 @@ def test_a_file_that_differs_from_the_encoder_is_not_kept(tmp_path):
 def test_a_changed_run_does_not_get_the_classifier_of_an_older_step(run, tmp_path):
     path = run / "evaluation" / f"linear-{LAYOUTS[0]}-joint-pretrained-epochs5.json"
     result = json.loads(path.read_text())
-    for change, wanted in (({"step": 3}, "is at step 6"), ({"top1": -50.0}, "have changed since")):
+    for change, wanted in (
+        ({"step": 3}, "is at step 6"),
+        ({"top1": -50.0}, "have changed since"),
+        ({"mirror": True}, "give one without --mirror"),
+    ):
         (tmp_path / "other.json").write_text(json.dumps(result | change))
         with pytest.raises(InputError, match=wanted):
             head_of(open_run(run), tmp_path / "other.json")
