@@ -227,6 +227,23 @@ def test_figures_are_those_of_the_commands(planned, data, tmp_path):
     assert figures["mirrored lbfgs ensemble"] == evaluate_ensemble([run], mirror=True, **by)["top1"]
 
 
+def test_an_encoder_per_stream_has_the_figures_of_their_ensemble(planned, data, tmp_path):
+    values = yaml.safe_load(planned.read_text())
+    values["runs"]["both"] = {"streams": ["joint", "bone"]}
+    planned.write_text(yaml.safe_dump(values, sort_keys=False))
+    about = plan.load_plan(str(planned))
+    job = plan.jobs_of(about, [open_store(data)], tmp_path, 1, {"recipe": []})[1]
+    assert plan.Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
+    figures = one.run_one(job)["figures"]
+    runs = [open_run(f"{job.recipe.out}/{stream}") for stream in job.streams]
+    assert [run.recipe.stream for run in runs] == ["joint", "bone"]
+    assert figures == {
+        "ensemble": evaluate_ensemble(runs)["top1"],
+        "lbfgs ensemble": evaluate_ensemble(runs, solver="lbfgs")["top1"],
+        "mirrored lbfgs ensemble": evaluate_ensemble(runs, solver="lbfgs", mirror=True)["top1"],
+    }
+
+
 def test_the_ceiling_has_figures_of_each_layout(planned, data, tmp_path):
     about = plan.load_plan(str(planned))
     job = plan.jobs_of(about, [open_store(data)], tmp_path, 1, {"recipe": []})[2]

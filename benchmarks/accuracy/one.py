@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from benchmarks.accuracy.figures import figures_of_all
 from benchmarks.accuracy.plan import Job
 from benchmarks.accuracy.supervised import supervised
 from benchmarks.output import save
+from msclr.config import Recipe
 from msclr.evaluation import open_run
 from msclr.training import pretrain
 from msclr.training.pretrain import CHECKPOINT, LOG, RECIPE
@@ -26,12 +28,11 @@ def run_one(job: Job) -> dict[str, Any]:
     if job.supervised:
         figures, random, step = supervised(job.recipe), {}, job.recipe.steps
     else:
-        folder = Path(job.recipe.out)
-        begun = any((folder / name).exists() for name in (CHECKPOINT, LOG, RECIPE))
-        run = open_run(pretrain(job.recipe, resume=begun))
-        figures = figures_of_all(run, job.data)
-        random = figures_of_all(open_run(folder, random=True), job.data)
-        step = run.step
+        recipes = [replace(job.recipe, out=f"{job.recipe.out}/{x}", stream=x) for x in job.streams]
+        folders = [_trained(recipe) for recipe in recipes or [job.recipe]]
+        runs, random = ([open_run(x, random=kind) for x in folders] for kind in (False, True))
+        step = runs[0].step
+        figures, random = (figures_of_all(each, job.data) for each in (runs, random))
     return {
         "key": job.key,
         "run": job.run,
@@ -43,6 +44,11 @@ def run_one(job: Job) -> dict[str, Any]:
         "random": random,
         "commit": origin.commit(),
     }
+
+
+def _trained(recipe: Recipe) -> Path:
+    begun = any((Path(recipe.out) / name).exists() for name in (CHECKPOINT, LOG, RECIPE))
+    return pretrain(recipe, resume=begun)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from msclr.errors import InputError
 from msclr.paths import as_path
 
 FOLDER = Path(__file__).parent
-_RUN_KEYS = ("changes", "supervised", "data")
+_RUN_KEYS = ("changes", "supervised", "data", "streams")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Plan:
     name: of the file.
     recipe: what all runs start from; `changes`, a list of "key=value", apply to all of them.
     runs: name -> {"changes": further ones, "supervised": true for training with labels, "data":
-        names of the plan's data sets that it is trained and asked on; all if not given}.
+        names of the plan's data sets that it is trained and asked on; all if not given,
+        "streams": an encoder is trained for each of these, and their ensemble is asked}.
     frame: which one the data must be in.
     data: names of the data sets, where there are several, in the order of `--data`.
     subject: a pattern whose first group says, in the name of a clip, whose it is; of several data
@@ -63,6 +64,7 @@ class Job:
     recipe: Recipe
     supervised: bool
     data: dict[str, str]  # name in the plan, "" of a plan with one -> folder
+    streams: list[str] = field(default_factory=list)  # of an ensemble of encoders
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -110,7 +112,7 @@ def jobs_of(
     for seed in range(seeds):
         for run, about in plan.runs.items():
             about = about or {}
-            supervised = bool(about.get("supervised"))
+            supervised, streams = bool(about.get("supervised")), about.get("streams", [])
             mine = {name: of[name] for name in _data_of(plan, run)}
             several = len(plan.data) > 1
             folders = {name if several else "": str(x.path) for name, x in mine.items()}
@@ -120,16 +122,19 @@ def jobs_of(
                 key = f"{_plain(run)}-{_plain(name)}-{seed}"
                 given = [f"data={data}", f"out={out / 'runs' / key}", "device=cpu"]
                 recipe = load_recipe(plan.recipe, [*own, *given])
-                key = f"{key}-{_digest(recipe, [*mine.values()], supervised)}"
+                key = f"{key}-{_digest(recipe, [*mine.values()], supervised, streams)}"
                 recipe = load_recipe(plan.recipe, [*own, *given, f"out={out / 'runs' / key}"])
-                jobs.append(Job(key, run, name, recipe, supervised, folders))
+                jobs.append(Job(key, run, name, recipe, supervised, folders, streams))
     return jobs
 
 
-def _digest(recipe: Recipe, stores: Sequence[Store], supervised: bool) -> str:
+def _digest(
+    recipe: Recipe, stores: Sequence[Store], supervised: bool, streams: Sequence[str]
+) -> str:
     """Of all that a result follows from: other options or data make other files."""
     data = [store.meta["checksums"] for store in stores]
     about = asdict(recipe) | {"data": data, "out": "", "supervised": supervised}
+    about |= {"streams": streams} if streams else {}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
 
