@@ -33,6 +33,7 @@ def main() -> None:
     encoder, store = msclr.load(arguments.encoder), open_store(arguments.data)
     route = encoder.route_of(arguments.layout)
     figures = {name: measure(encoder, store, arguments.layout, name) for name in ROUTES}
+    figures["derive, mirrored"] = measure(encoder, store, arguments.layout, "derive", mirror=True)
     result = {
         "encoder": Path(arguments.encoder).stem,
         "data": store.meta["source"],
@@ -51,10 +52,12 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def measure(encoder: msclr.Encoder, store, layout: str, route: str) -> dict[str, float]:
+def measure(
+    encoder: msclr.Encoder, store, layout: str, route: str, mirror: bool = False
+) -> dict[str, float]:
     """Top-1 in percent of the nearest neighbour, of a linear classifier by the papers' SGD, after
     its last epoch and at its best, and of one by L-BFGS."""
-    features, about, _ = embed_store(encoder, store, layout, route)
+    features, about, _ = embed_store(encoder, store, layout, route, mirror)
     labels, known = torch.tensor(about["labels"]), torch.tensor(about["split"] == "train")
     data = features[known], labels[known], features[~known], labels[~known]
     linear = fit_linear(*data, len(store.classes))

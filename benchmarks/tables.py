@@ -78,7 +78,7 @@ def positions(result: Result) -> Rows:
 
 def routes(folder: Path) -> Rows:
     """A row per encoder and layout: top-1 of linear classifiers and of 1-NN by each route."""
-    names = ("derive", "attach", "both")
+    names = ("derive", "attach", "both", "derive, mirrored")
     rows = [["encoder", "clips", "loss", *(f"{name}: linear, lbfgs, 1-NN" for name in names)]]
     for path in sorted(folder.glob("*.json")):
         result = _read(path)

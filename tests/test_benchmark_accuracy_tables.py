@@ -10,15 +10,16 @@ def test_the_headline_marks_what_an_encoder_never_saw():
         return {"figures": {k: {"mean": v, "std": 1.0, "values": [v, v]} for k, v in means.items()}}
 
     one = {"lbfgs A": 60.0, "lbfgs B derive": 50.0, "lbfgs C": 1.0, "lbfgs ensemble": 62.0}
+    one |= {"mirrored lbfgs ensemble": 66.0}
     one |= {"linear A": 9.0, "lbfgs A to B": 9.0, "ensemble": 9.0}
     other = {"lbfgs A derive": 40.0, "lbfgs B": 55.0}
     labels = {"linear A": 70.0, "linear B": 71.0, "ensemble": 72.0}
     runs = {"one": run(**one), "other": run(**other), "supervised": run(**labels)}
     assert rows.headline({"runs": runs}) == [
-        ["trained on", "A", "B", "ensemble"],
-        ["one", "60.0 ± 1.0", "50.0 ± 1.0 *unseen*", "62.0 ± 1.0"],
-        ["other", "40.0 ± 1.0 *unseen*", "55.0 ± 1.0", ""],
-        ["supervised", "70.0 ± 1.0", "71.0 ± 1.0", "72.0 ± 1.0"],
+        ["trained on", "A", "B", "ensemble", "with mirror images"],
+        ["one", "60.0 ± 1.0", "50.0 ± 1.0 *unseen*", "62.0 ± 1.0", "66.0 ± 1.0"],
+        ["other", "40.0 ± 1.0 *unseen*", "55.0 ± 1.0", "", ""],
+        ["supervised", "70.0 ± 1.0", "71.0 ± 1.0", "72.0 ± 1.0", ""],
     ]
 
 

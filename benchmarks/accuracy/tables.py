@@ -51,7 +51,8 @@ def _cell(figures: dict[str, Any], figure: str) -> str:
 
 
 def headline(result: dict[str, Any]) -> Rows:
-    """A row per run: top-1 under each layout of the data, unseen ones derived, and the ensemble's.
+    """A row per run: top-1 under each layout of the data, unseen ones derived, the ensemble's, and
+    the ensemble's with mirror images.
 
     By L-BFGS; of a run with labels, by its own classifier.
     """
@@ -59,7 +60,7 @@ def headline(result: dict[str, Any]) -> Rows:
     figures = dict.fromkeys(key for run in runs.values() for key in run["figures"])
     layouts = [name.split()[1] for name in figures if name.startswith("lbfgs ")]
     layouts = [name for name in dict.fromkeys(layouts) if f"lbfgs {name} derive" in figures]
-    rows = [["trained on", *layouts, "ensemble"]]
+    rows = [["trained on", *layouts, "ensemble", "with mirror images"]]
     for name, run in runs.items():
         of = run["figures"]
         cells = []
@@ -68,7 +69,9 @@ def headline(result: dict[str, Any]) -> Rows:
             unseen = of.get(f"lbfgs {layout} derive")
             cells.append(_spread(seen) if seen else f"{_spread(unseen)} *unseen*" if unseen else "")
         together = of.get("lbfgs ensemble") or of.get("ensemble")
-        rows.append([name, *cells, _spread(together) if together else ""])
+        for each in (together, of.get(f"{MIRRORED}lbfgs ensemble")):
+            cells.append(_spread(each) if each else "")
+        rows.append([name, *cells])
     return rows
 
 

@@ -53,7 +53,7 @@ def embed_file(
     if store is not None:
         if window is not None or stride is not None:
             raise InputError(f"{path} holds prepared clips, which have no windows; leave them out")
-        features, about, name = embed_store(encoder, store, layout, mirror)
+        features, about, name = embed_store(encoder, store, layout, mirror=mirror)
         what = f"{len(features):,} clips"
     else:
         features, about, name, what = _embed_recordings(

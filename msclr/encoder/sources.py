@@ -74,7 +74,11 @@ def _pick(there, layout: str | None, known: list[str], where: str) -> str:
 
 
 def embed_store(
-    encoder: Encoder, store: Store, layout: str | None, mirror: bool = False
+    encoder: Encoder,
+    store: Store,
+    layout: str | None,
+    route: str | None = None,
+    mirror: bool = False,
 ) -> tuple[Tensor, dict[str, np.ndarray], str]:
     """Features of all clips of a prepared data set, the training clips first; what is known of
     each; and the name of the layout.
@@ -90,7 +94,7 @@ def embed_store(
         "split": np.repeat(SPLITS, [len(part) for part in parts]),
         "classes": np.array(store.classes, dtype=str),
     }
-    way = encoder.route_of(store.layouts[name], mirror=mirror)
+    way = encoder.route_of(store.layouts[name], route, mirror)
     if encoder.preparation.like(store):
         x = torch.from_numpy(np.concatenate([part.views[name] for part in parts]))
         bodies = torch.from_numpy(np.concatenate([part.bodies for part in parts]))
@@ -102,7 +106,7 @@ def embed_store(
             f"{encoder.preparation.coordinates}; give data of that kind"
         )
     clips = [_metres(part, store, name, row) for part in parts for row in range(len(part))]
-    return encoder.embed(clips, store.layouts[name], mirror=mirror), about, name
+    return encoder.embed(clips, store.layouts[name], route, mirror), about, name
 
 
 def _metres(part, store: Store, layout: str, row: int) -> np.ndarray:

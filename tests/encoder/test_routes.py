@@ -10,8 +10,10 @@ import torch
 
 import msclr
 from msclr import layouts
+from msclr.data import open_store
 from msclr.encoder.attach import attach, counterparts
 from msclr.encoder.routes import choose_route
+from msclr.encoder.sources import embed_store
 from msclr.errors import InputError
 from msclr.evaluation import evaluate_knn, evaluate_linear, open_run
 from msclr.evaluation.protocols import features_of
@@ -66,6 +68,13 @@ def test_evaluation_has_the_mirrored_features_of_embed(encoder, folders, data, a
     embedded = msclr.load(folders["bone"]).embed(arguments["views"][UNSEEN], UNSEEN, mirror=True)
     assert torch.cat([f.train, f.val]).equal(embedded)
     assert not f.val.equal(features_of(open_run(folders["bone"]), UNSEEN, data).val)
+
+
+def test_a_prepared_set_is_embedded_by_the_route_that_is_asked_for(encoder, data, arguments):
+    prepared = open_store(data)
+    for options in ({"route": "attach"}, {"route": "derive"}, {"route": "both", "mirror": True}):
+        found = embed_store(encoder, prepared, UNSEEN, **options)[0]
+        assert found.equal(encoder.embed(arguments["views"][UNSEEN], UNSEEN, **options)), options
 
 
 def test_a_layout_without_sides_has_no_mirror_image(encoder):
