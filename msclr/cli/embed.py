@@ -28,6 +28,11 @@ def add(commands) -> None:
     parser.add_argument("--window", type=int, help="frames of a window; default: whole clips")
     parser.add_argument("--stride", type=int, help="frames between windows; default: half of one")
     parser.add_argument("--route", choices=ROUTES, default="auto", help=ROUTE_HELP)
+    text = (
+        "joint, motion or bone: which encoder of a run that trained one for each, or what another "
+        "project's checkpoint was trained on (default: joint)"
+    )
+    parser.add_argument("--stream", help=text)
     parser.add_argument("--mirror", action="store_true", help=MIRROR_HELP)
     parser.add_argument("--plot", action="store_true", help="also a picture, next to the file")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (%(default)s)")
@@ -47,7 +52,8 @@ def _embed(arguments) -> None:
         if path is not None and path.exists():
             raise InputError(f"{path} exists; choose another --out, or remove it")
     require_writable(out)
-    encoder = load(arguments.encoder, route=arguments.route, device=arguments.device)
+    how = {name: getattr(arguments, name) for name in ("stream", "route", "device")}
+    encoder = load(arguments.encoder, **how)
     asked = arguments.layout, arguments.window, arguments.stride
     result = embed_file(encoder, arguments.clips, out, *asked, picture, arguments.mirror)
     for note in result.notes:

@@ -54,7 +54,7 @@ def embed_file(
         if window is not None or stride is not None:
             raise InputError(f"{path} holds prepared clips, which have no windows; leave them out")
         features, about, name = embed_store(encoder, store, layout, mirror=mirror)
-        what = f"{len(features):,} clips"
+        what = _count(len(features), "clip")
     else:
         features, about, name, what = _embed_recordings(
             encoder, path, layout, window, stride, notes, mirror
@@ -85,8 +85,14 @@ def _embed_recordings(
         if windows.left_out:
             notes.append(f"{windows.left_out} windows without a joint were left out")
     features = encoder.embed(clips, way.layout, mirror=mirror)
-    what = f"{count:,} clips" if window is None else f"{len(clips):,} windows of {count:,} clips"
+    what = _count(count, "clip")
+    if window is not None:
+        what = f"{_count(len(clips), 'window')} of {what}"
     return features, about, way.layout.name, what
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _write(out: Path, table: dict[str, np.ndarray]) -> None:

@@ -74,8 +74,8 @@ class Encoder:
         Args:
             clips: a clip (T, V, 3), or (M, T, V, 3) of M bodies, of any length, NumPy or torch; or
                 N of them in a list, or as (N, M, T, V, 3). Metres, x, y, z; of an encoder for clips
-                of two dimensions x, y and a score. A joint that is NaN or 0, 0, 0 is missing, and
-                interpolated over time.
+                of two dimensions x, y and a score. A joint that is NaN, infinite or 0, 0, 0 is
+                missing, and interpolated over time.
             layout: of the clips: a name, a `Layout`, or the path of a .toml file. None: the one
                 that the encoder knows, if it knows one only.
             route: for a layout that it does not know: "derive", the clips are made into the known

@@ -303,6 +303,8 @@ def test_report_lines(tmp_path):
     text = "\n".join(report.lines())
     assert "3 clips (train 3, val 0) of 3 classes, 50 frames, bodies per clip: 3" in text
     assert "train: 0 to 2 clips a class" in text
+    report.per_class["train"] = [1, 1, 1]
+    assert "train: 1 clip a class" in "\n".join(report.lines())
     assert "arrays_hip_2: 1 of 90 joints interpolated (1.11 %)" in text
     assert "is arrays_hip_2 in metres?" in text
     assert "note: train has no clip of 1 classes: bow" in text

@@ -100,7 +100,8 @@ def test_one_clip_in_a_file_of_its_own(folders, clips, tmp_path, capsys):
     np.save(tmp_path / "clip.npy", clips[0])
     out = tmp_path / "new" / "f.npz"
     command = folders["joint"], tmp_path / "clip.npy", "--layout", KNOWN, "--out", out
-    assert embed(capsys, *command)[0] == 0
+    status, said, _ = embed(capsys, *command)
+    assert status == 0 and said.startswith(f"1 clip under {KNOWN}: ")
     wanted = msclr.load(folders["joint"]).embed(clips[0], KNOWN)
     np.testing.assert_array_equal(read(out)["features"], wanted.numpy())
 

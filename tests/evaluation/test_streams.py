@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,6 +36,15 @@ def folder(data, tmp_path_factory):
 @pytest.fixture
 def crossclr(folder):
     return open_run(folder)
+
+
+def test_embed_takes_the_encoder_of_a_stream(crossclr, folder, data, tmp_path):
+    layout, out = LAYOUTS[0], tmp_path / "f.npz"
+    command = ["embed", str(folder), str(data), "--layout", layout, "--out", str(out)]
+    assert cli.main([*command, "--stream", "bone"]) == 0
+    f = features_of(crossclr.of_stream("bone"), layout)
+    with np.load(out) as found:
+        assert torch.from_numpy(found["features"]).equal(torch.cat([f.train, f.val]))
 
 
 def test_each_stream_has_the_encoder_that_was_trained_on_it(crossclr, folder):

@@ -162,7 +162,9 @@ class PrepareReport:
         lines = []
         for split, counts in self.per_class.items():
             if self.clips[split]:
-                share = f"{min(counts):,} to {max(counts):,} clips a class"
+                least, most = min(counts), max(counts)
+                share = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+                share += f" clip{'s' * (most != 1)} a class"
                 lines.append(f"{split}: {share}; each in dataset.json")
         return lines
 
