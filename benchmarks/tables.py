@@ -15,7 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.tables import accuracies, differences, headline, left_out, mirrored
+from benchmarks.accuracy.tables import (
+    accuracies,
+    differences,
+    headline,
+    left_out,
+    mirrored,
+    mirrored_views,
+)
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -311,6 +318,7 @@ TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "accuracy_ui_prmd_unseen_differences": (differences, "accuracy-ui_prmd_unseen.json"),
     "accuracy_ui_prmd_derived_differences": (differences, "accuracy-ui_prmd_derived.json"),
     "mirror": (left_out, "mirror.json"),
+    "mirrored_views": (mirrored_views, "mirrored_views.json"),
     "accuracy_toy_differences": (differences, "accuracy-toy.json"),
     "accuracy_two_sets_differences": (differences, "accuracy-two_sets.json"),
     "accuracy_methods": (accuracies, "accuracy-methods.json"),

@@ -67,3 +67,14 @@ def test_one_seed_has_no_interval():
     two = one | {"seeds": [0, 1], "low": 0.5, "high": 1.5}
     table = rows.differences({"differences": [one, two]})
     assert [row[2:] for row in table[1:]] == [["1", "+1.0", ""], ["2", "+1.0", "+0.5 to +1.5"]]
+
+
+def test_ways_of_training_are_averaged_over_seeds():
+    def kind(*ensemble):
+        return {"ensemble": list(ensemble)}
+
+    run = {"seeds": [0, 1], "plain": kind(50.0, 60.0), "mirrored": kind(70.0, 90.0)}
+    assert rows.mirrored_views({"runs": {"as it is": run}}) == [
+        ["trained", "seeds", "plain / mirrored"],
+        ["as it is", "2", "55.0 / 80.0"],
+    ]

@@ -110,6 +110,15 @@ def left_out(result: dict[str, Any]) -> Rows:
     ]
 
 
+def mirrored_views(result: dict[str, Any]) -> Rows:
+    """A row per way of training: the ensemble's mean over the seeds, plain / mirrored."""
+    rows = [["trained", "seeds", "plain / mirrored"]]
+    for name, run in result["runs"].items():
+        means = [statistics.fmean(run[kind]["ensemble"]) for kind in ("plain", "mirrored")]
+        rows.append([name, str(len(run["seeds"])), " / ".join(f"{mean:.1f}" for mean in means)])
+    return rows
+
+
 def _seeds(run: dict[str, Any]) -> str:
     count = len(run["seeds"])
     return f"{count} seed" + "s" * (count != 1)
