@@ -15,14 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.tables import (
-    accuracies,
-    differences,
-    headline,
-    left_out,
-    mirrored,
-    mirrored_views,
-)
+from benchmarks.accuracy import tables as accuracy
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -311,18 +304,19 @@ def data_step(result: Result) -> Rows:
 TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "ui_prmd": (transfer, "ui_prmd"),
     "utkinect": (transfer, "utkinect"),
-    "accuracy_ui_prmd": (accuracies, "accuracy-ui_prmd.json"),
-    "accuracy_ui_prmd_mirrored": (mirrored, "accuracy-ui_prmd.json"),
-    "accuracy_ui_prmd_short": (headline, "accuracy-ui_prmd.json"),
-    "accuracy_ui_prmd_differences": (differences, "accuracy-ui_prmd.json"),
-    "accuracy_ui_prmd_unseen_differences": (differences, "accuracy-ui_prmd_unseen.json"),
-    "accuracy_ui_prmd_derived_differences": (differences, "accuracy-ui_prmd_derived.json"),
-    "mirror": (left_out, "mirror.json"),
-    "mirrored_views": (mirrored_views, "mirrored_views.json"),
-    "accuracy_toy_differences": (differences, "accuracy-toy.json"),
-    "accuracy_two_sets_differences": (differences, "accuracy-two_sets.json"),
-    "accuracy_methods": (accuracies, "accuracy-methods.json"),
-    "accuracy_methods_differences": (differences, "accuracy-methods.json"),
+    "accuracy_ui_prmd": (accuracy.accuracies, "accuracy-ui_prmd.json"),
+    "accuracy_ui_prmd_mirrored": (accuracy.mirrored, "accuracy-ui_prmd.json"),
+    "accuracy_ui_prmd_short": (accuracy.headline, "accuracy-ui_prmd.json"),
+    "accuracy_ui_prmd_differences": (accuracy.differences, "accuracy-ui_prmd.json"),
+    "accuracy_ui_prmd_unseen_differences": (accuracy.differences, "accuracy-ui_prmd_unseen.json"),
+    "accuracy_ui_prmd_derived_differences": (accuracy.differences, "accuracy-ui_prmd_derived.json"),
+    "mirror": (accuracy.left_out, "left_out/body.json"),
+    "frames": (accuracy.frames, "left_out"),
+    "mirrored_views": (accuracy.mirrored_views, "mirrored_views.json"),
+    "accuracy_toy_differences": (accuracy.differences, "accuracy-toy.json"),
+    "accuracy_two_sets_differences": (accuracy.differences, "accuracy-two_sets.json"),
+    "accuracy_methods": (accuracy.accuracies, "accuracy-methods.json"),
+    "accuracy_methods_differences": (accuracy.differences, "accuracy-methods.json"),
     "lbfgs_decay": (lbfgs_decay, "lbfgs_decay.json"),
     "positions": (positions, "positions.json"),
     "demo": (demo, "demo"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from benchmarks.accuracy import tables as rows
 
 
@@ -46,19 +48,24 @@ def test_figures_with_mirror_images_have_a_table_of_their_own():
     assert rows.mirrored(result) == [["figure", "new (1 seed)"], ["lbfgs A", "3.0 ± 0.0 (1.0)"]]
 
 
-def test_people_left_out_are_averaged_over_encoders():
+def test_people_left_out_are_averaged_over_encoders(tmp_path):
     def kinds(plain, mirrored):
         return {
             "plain": {"1": {"A": plain}, "3": {"A": 0.0}},
             "mirrored": {"1": {"A": mirrored}, "3": {"A": 10.0}},
         }
 
-    table = rows.left_out({"encoders": {"one": kinds(50.0, 70.0), "other": kinds(60.0, 90.0)}})
-    assert table == [
+    result = {"encoders": {"one": kinds(50.0, 70.0), "other": kinds(60.0, 90.0)}}
+    assert rows.left_out(result) == [
         ["person left out", "A: plain / mirrored"],
         ["1", "55.0 / 80.0"],
         ["3", "0.0 / 10.0"],
         ["mean", "27.5 / 45.0"],
+    ]
+    (tmp_path / "body.json").write_text(json.dumps(result))
+    assert rows.frames(tmp_path) == [
+        ["frame", "encoders", "A: plain / mirrored"],
+        ["body", "2", "27.5 / 45.0"],
     ]
 
 

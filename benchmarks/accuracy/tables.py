@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+from pathlib import Path
 from typing import Any
 
 Rows = list[list[str]]
@@ -108,6 +110,17 @@ def left_out(result: dict[str, Any]) -> Rows:
     return rows + [
         [person, *(f"{a:.1f} / {b:.1f}" for a, b in cells)] for person, cells in of.items()
     ]
+
+
+def frames(folder: Path) -> Rows:
+    """A row per frame, which FRAME.json is of: the mean of each figure, plain / mirrored."""
+    rows: Rows = []
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        head, *_, mean = left_out(result)
+        rows = rows or [["frame", "encoders", *head[1:]]]
+        rows.append([path.stem, str(len(result["encoders"])), *mean[1:]])
+    return rows
 
 
 def mirrored_views(result: dict[str, Any]) -> Rows:
