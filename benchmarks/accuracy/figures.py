@@ -12,8 +12,7 @@ from itertools import permutations
 from torch import Tensor
 
 from msclr.data.store import open_store
-from msclr.evaluation import ensemble_logits, fit_linear, knn
-from msclr.evaluation.ensemble import STREAM_WEIGHTS
+from msclr.evaluation import ensemble_logits, evaluate_ensemble, fit_linear, knn
 from msclr.evaluation.metrics import top_k_accuracy
 from msclr.evaluation.run import Run
 from msclr.evaluation.splits import SplitFeatures, data_layouts, features_of
@@ -29,36 +28,24 @@ def figures_of_all(runs: Sequence[Run], data: Mapping[str, str]) -> dict[str, fl
 
     Of several runs, which are of one stream each, those of their ensemble.
     """
-    return {
-        f"{name} {figure}".strip(): top1
-        for name, folder in data.items()
-        for figure, top1 in (
-            figures_of(runs[0], folder) if len(runs) == 1 else figures_of_streams(runs, folder)
-        ).items()
-    }
+    figures = {}
+    for name, folder in data.items():
+        of = figures_of(runs[0], folder) if len(runs) == 1 else figures_of_streams(runs, folder)
+        figures |= {f"{name} {figure}".strip(): top1 for figure, top1 in of.items()}
+    return figures
 
 
 def figures_of_streams(runs: Sequence[Run], data: str) -> dict[str, float]:
-    """Top-1 in percent of all streams and layouts of the data, as `msclr ensemble` has it:
-
-    "ensemble", "lbfgs ensemble" and "mirrored lbfgs ensemble".
-    """
-    layouts = list(open_store(data, verify=False).layouts)
-    figures = {}
-    for mirror, kinds in ((False, tuple(SOLVERS)), (True, MIRRORED)):
-        logits: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
-        weights = []
-        for run in runs:
-            weights += [STREAM_WEIGHTS[run.recipe.stream]] * len(layouts)
-            for layout in layouts:
-                f = features_of(run, layout, data, mirror=mirror)
-                for kind in kinds:
-                    logits[kind].append(_linear(f, f, kind)[0])
-        for kind in kinds:
-            total = ensemble_logits(logits[kind], weights)
-            name = ("mirrored " if mirror else "") + ("" if kind == "linear" else f"{kind} ")
-            figures[f"{name}ensemble"] = top_k_accuracy(total, f.val_labels, 1)
-    return figures
+    """Top-1 in percent of all streams and layouts together, by the names of :func:`figures_of`."""
+    asked = {
+        "ensemble": {},
+        "lbfgs ensemble": {"solver": "lbfgs"},
+        "mirrored lbfgs ensemble": {"solver": "lbfgs", "mirror": True},
+    }
+    return {
+        name: evaluate_ensemble(runs, data=data, **options)["top1"]
+        for name, options in asked.items()
+    }
 
 
 def figures_of(run: Run, data: str) -> dict[str, float]:

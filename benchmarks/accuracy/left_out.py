@@ -29,7 +29,7 @@ def left_out(run: Run, data: str, people: list[str], mirror: bool) -> dict[str, 
     features = {name: features_of(run, name, data, mirror=mirror) for name in layouts}
     labels, classes = features[layouts[0]].train_labels, len(features[layouts[0]].classes)
     found = {}
-    for person in sorted(set(people), key=int):
+    for person in sorted(set(people), key=lambda name: (len(name), name)):  # 2 before 10
         asked = torch.tensor([each == person for each in people])
         fits = {}
         for name, f in features.items():
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--subject", required=True, help="pattern of a person in a clip's name")
     parser.add_argument("--out", required=True, type=Path, help="the .json file to write")
     arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     people = people_of(open_store(arguments.data).split("train").names, arguments.subject)
     result = {"benchmark": "left_out", "commit": origin.commit(), "encoders": {}}
     for folder in arguments.runs:

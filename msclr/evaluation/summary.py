@@ -6,15 +6,8 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-_ALIKE = (
-    "protocol",
-    "layout",
-    "stream",
-    "encoder",
-    "labels",
-    "route",
-    "mirror",
-)  # of results of one group
+# What results of one group have in common.
+_ALIKE = ("protocol", "layout", "stream", "encoder", "labels", "route", "mirror")
 
 
 def figures_of(result: dict[str, Any]) -> dict[str, float]:
@@ -29,7 +22,7 @@ def figures_of(result: dict[str, Any]) -> dict[str, float]:
 
 
 def summarise(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Over results of the same protocol, layout, stream, encoder, share of labels and route.
+    """Over results of one protocol, layout, stream, encoder, share of labels, route and mirror.
 
     Returns:
         A dictionary for each such group of two or more, in the order of the results: what they
