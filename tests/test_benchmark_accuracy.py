@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,6 +53,7 @@ def planned(tmp_path):
             "labels": {"supervised": True},
         },
         "candidates": {"slow": ["lr=1e-6"]},
+        "mirrored": True,
         "compare": [[f"both: linear {ONE}", f"one: linear {ONE}"]],
     }
     path = tmp_path / "tiny.yaml"
@@ -213,9 +215,8 @@ def test_figures_are_those_of_the_commands(planned, data, tmp_path):
     about = plan.load_plan(str(planned))
     job = plan.jobs_of(about, [open_store(data)], tmp_path, 1, {"recipe": []})[0]
     figures, run = one.run_one(job)["figures"], open_run(job.recipe.out)
-    for route in ("derive", "attach"):
-        top1 = evaluate_linear(run, OTHER, route=route)["top1"]
-        assert figures[f"linear {OTHER} {route}"] == top1
+    for way in ("derive", "attach"):
+        assert figures[f"linear {OTHER} {way}"] == evaluate_linear(run, OTHER, route=way)["top1"]
     assert figures[f"{ONE} to {OTHER}"] == evaluate_transfer(run, ONE, OTHER)["top1"]
     assert figures["ensemble"] == evaluate_ensemble([run])["top1"]
     by = {"solver": "lbfgs"}
@@ -225,6 +226,8 @@ def test_figures_are_those_of_the_commands(planned, data, tmp_path):
     mirrored = evaluate_linear(run, OTHER, mirror=True, route="derive", **by)["top1"]
     assert figures[f"mirrored lbfgs {OTHER} derive"] == mirrored
     assert figures["mirrored lbfgs ensemble"] == evaluate_ensemble([run], mirror=True, **by)["top1"]
+    plain = one.run_one(replace(job, mirrored=False))["figures"]
+    assert plain == {key: top1 for key, top1 in figures.items() if "mirrored" not in key}
 
 
 def test_an_encoder_per_stream_has_the_figures_of_their_ensemble(planned, data, tmp_path):

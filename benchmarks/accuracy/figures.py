@@ -23,32 +23,35 @@ SOLVERS = {"linear": "sgd", "lbfgs": "lbfgs"}  # of linear classifiers, by the n
 MIRRORED = ("lbfgs",)  # those that also have figures of features with mirror images
 
 
-def figures_of_all(runs: Sequence[Run], data: Mapping[str, str]) -> dict[str, float]:
+def figures_of_all(
+    runs: Sequence[Run], data: Mapping[str, str], mirrored: bool
+) -> dict[str, float]:
     """Figures of each data set {name: folder}, with the name in front of each.
 
     Of several runs, which are of one stream each, those of their ensemble.
     """
     figures = {}
     for name, folder in data.items():
-        of = figures_of(runs[0], folder) if len(runs) == 1 else figures_of_streams(runs, folder)
+        if len(runs) == 1:
+            of = figures_of(runs[0], folder, mirrored)
+        else:
+            of = figures_of_streams(runs, folder, mirrored)
         figures |= {f"{name} {figure}".strip(): top1 for figure, top1 in of.items()}
     return figures
 
 
-def figures_of_streams(runs: Sequence[Run], data: str) -> dict[str, float]:
+def figures_of_streams(runs: Sequence[Run], data: str, mirrored: bool) -> dict[str, float]:
     """Top-1 in percent of all streams and layouts together, by the names of :func:`figures_of`."""
-    asked = {
-        "ensemble": {},
-        "lbfgs ensemble": {"solver": "lbfgs"},
-        "mirrored lbfgs ensemble": {"solver": "lbfgs", "mirror": True},
-    }
+    asked = {"ensemble": {}, "lbfgs ensemble": {"solver": "lbfgs"}}
+    if mirrored:
+        asked["mirrored lbfgs ensemble"] = {"solver": "lbfgs", "mirror": True}
     return {
         name: evaluate_ensemble(runs, data=data, **options)["top1"]
         for name, options in asked.items()
     }
 
 
-def figures_of(run: Run, data: str) -> dict[str, float]:
+def figures_of(run: Run, data: str, mirrored: bool) -> dict[str, float]:
     """Top-1 in percent on a prepared folder.
 
     "linear L", "1nn L": of a layout of the data, or that the run derived; of one that the encoder
@@ -57,12 +60,13 @@ def figures_of(run: Run, data: str) -> dict[str, float]:
     "ensemble": of the data's layouts, unseen ones derived. "ensemble of trained": of those that the
     encoder was trained on, where there are several and others than the data's.
     "lbfgs L", "lbfgs A to B", "lbfgs ensemble": the same with classifiers by L-BFGS.
-    "mirrored lbfgs L", "mirrored 1nn L", ..: the same of `--mirror`.
+    "mirrored lbfgs L", "mirrored 1nn L", ..: the same of `--mirror`, where they are asked for.
     """
-    mirrored = _figures_of(run, data, MIRRORED, mirror=True)
-    return _figures_of(run, data, tuple(SOLVERS)) | {
-        f"mirrored {name}": top1 for name, top1 in mirrored.items()
-    }
+    figures = _figures_of(run, data, tuple(SOLVERS))
+    if mirrored:
+        of = _figures_of(run, data, MIRRORED, mirror=True)
+        figures |= {f"mirrored {name}": top1 for name, top1 in of.items()}
+    return figures
 
 
 def _figures_of(

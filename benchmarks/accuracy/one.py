@@ -32,7 +32,7 @@ def run_one(job: Job) -> dict[str, Any]:
         folders = [_trained(recipe) for recipe in recipes or [job.recipe]]
         runs, random = ([open_run(x, random=kind) for x in folders] for kind in (False, True))
         step = runs[0].step
-        figures, random = (figures_of_all(each, job.data) for each in (runs, random))
+        figures, random = (figures_of_all(each, job.data, job.mirrored) for each in (runs, random))
     return {
         "key": job.key,
         "run": job.run,

@@ -37,6 +37,7 @@ class Plan:
     candidates: name -> changes that `--select` tries.
     select: the runs with which it tries them; all that have no labels if not given.
     choose: the figures whose mean decides between candidates; all linear ones if not given.
+    mirrored: whether figures of features with mirror images are taken as well.
     compare: pairs of "RUN: FIGURE"; the difference of the first from the second is reported.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     candidates: dict[str, list[str]] = field(default_factory=dict)
     select: list[str] = field(default_factory=list)
     choose: list[str] = field(default_factory=list)
+    mirrored: bool = False
     compare: list[list[str]] = field(default_factory=list)
 
 
@@ -65,6 +67,7 @@ class Job:
     supervised: bool
     data: dict[str, str]  # name in the plan, "" of a plan with one -> folder
     streams: list[str] = field(default_factory=list)  # of an ensemble of encoders
+    mirrored: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -124,7 +127,8 @@ def jobs_of(
                 recipe = load_recipe(plan.recipe, [*own, *given])
                 key = f"{key}-{_digest(recipe, [*mine.values()], supervised, streams)}"
                 recipe = load_recipe(plan.recipe, [*own, *given, f"out={out / 'runs' / key}"])
-                jobs.append(Job(key, run, name, recipe, supervised, folders, streams))
+                asked = folders, streams, plan.mirrored
+                jobs.append(Job(key, run, name, recipe, supervised, *asked))
     return jobs
 
 

@@ -7,7 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DECAY = 1e-4
-ITERATIONS = 1000
+ITERATIONS = 1200
+_ROUND = 60  # iterations between two preconditioners
+_TOLERANCE = 1e-6  # of the largest entry of the gradient
+_CLIPS_PER_FEATURE = 4  # at least, of those that a preconditioner is computed from
 
 
 def fit_logistic(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor, bool]:
@@ -20,34 +23,78 @@ def fit_logistic(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor
     chosen on a person held out of training (docs/evaluation.md). A feature that is the same in all
     clips gets the deviation 1.
 
+    Features of one encoder are strongly correlated, and plain L-BFGS needs thousands of iterations.
+    It is therefore run in rounds, each in the coordinates in which the Hessian of every class on
+    its own, at the point where the round begins, is the identity.
+
     Args:
         x: features (N, D) float.
         y: labels (N,) int64 below ``num_classes``.
 
     Returns:
         W (num_classes, D) and b (num_classes,) float64 for features as they are, not standardised,
-        and whether the solver came to an end within 1,000 iterations.
+        and whether no entry of the gradient is above 1e-6 after at most 1,200 iterations.
     """
-    x = x.double()
-    mean, deviation = _moments(x)
-    z = (x - mean) / deviation
-    weight = z.new_zeros(num_classes, x.shape[1], requires_grad=True)
-    bias = z.new_zeros(num_classes, requires_grad=True)
+    mean, deviation = _moments(x.double())
+    z = (x.double() - mean) / deviation
+    z = torch.cat([z, z.new_ones(len(z), 1)], dim=1)  # (N, D + 1); the bias is the last weight
+    decay = z.new_full((z.shape[1],), DECAY)
+    decay[-1] = 0
+    weight, converged = z.new_zeros(num_classes, z.shape[1]), False
+    for _ in range(ITERATIONS // _ROUND):
+        weight, slope = _round(z, y, weight, decay)
+        converged = slope <= _TOLERANCE
+        if converged:
+            break
+    weight, bias = weight[:, :-1] / deviation, weight[:, -1]
+    return weight, bias - weight @ mean, converged
+
+
+def _round(z: Tensor, y: Tensor, start: Tensor, decay: Tensor) -> tuple[Tensor, float]:
+    """A better weight (classes, D + 1) than ``start``, and the gradient's largest entry there."""
+    factor = _hessians(z, start, decay)
+
+    def weight_at(move: Tensor) -> Tensor:
+        return start + torch.linalg.solve_triangular(factor.mT, move, upper=True)[..., 0]
+
+    def loss_at(weight: Tensor) -> Tensor:
+        return F.cross_entropy(z @ weight.T, y) + (decay * weight.square()).sum()
+
+    move = torch.zeros_like(start)[..., None].requires_grad_()
     solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=ITERATIONS, max_eval=2 * ITERATIONS, line_search_fn="strong_wolfe"
+        [move],
+        max_iter=_ROUND,
+        max_eval=2 * _ROUND,
+        history_size=_ROUND,
+        tolerance_grad=0,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
     )
 
     @torch.enable_grad()
     def objective() -> Tensor:
         solver.zero_grad()
-        loss = F.cross_entropy(z @ weight.T + bias, y) + DECAY * weight.square().sum()
+        loss = loss_at(weight_at(move))
         loss.backward()
         return loss
 
     solver.step(objective)
-    converged = solver.state[weight]["n_iter"] < ITERATIONS
-    weight, bias = weight.detach() / deviation, bias.detach()
-    return weight, bias - weight @ mean, converged
+    with torch.enable_grad():
+        weight = weight_at(move.detach()).requires_grad_()
+        (gradient,) = torch.autograd.grad(loss_at(weight), weight)
+    return weight.detach(), gradient.abs().max().item()
+
+
+def _hessians(z: Tensor, weight: Tensor, decay: Tensor) -> Tensor:
+    """The Hessian of each class, (classes, D + 1, D + 1), as its lower Cholesky factor.
+
+    Of many clips evenly spaced ones are enough: it only has to be near.
+    """
+    z = z[:: max(1, len(z) // (_CLIPS_PER_FEATURE * z.shape[1]))]
+    p = (z @ weight.T).softmax(dim=1)  # (N, classes)
+    found = torch.stack([(z * h[:, None]).T @ z for h in (p * (1 - p)).T.unbind()]) / len(z)
+    found.diagonal(dim1=1, dim2=2).add_(2 * decay + 1e-8)  # of the bias, which has no decay
+    return torch.linalg.cholesky(found)
 
 
 def standardised(x: Tensor, by: Tensor) -> Tensor:
