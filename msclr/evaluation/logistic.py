@@ -8,7 +8,7 @@ from torch import Tensor
 
 DECAY = 1e-4
 ITERATIONS = 1200
-_ROUND = 60  # iterations between two preconditioners
+_PLAIN, _ROUND = 200, 60  # iterations before the first preconditioner, and between two
 _TOLERANCE = 1e-6  # of the largest entry of the gradient
 _CLIPS_PER_FEATURE = 4  # at least, of those that a preconditioner is computed from
 
@@ -23,9 +23,9 @@ def fit_logistic(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor
     chosen on a person held out of training (docs/evaluation.md). A feature that is the same in all
     clips gets the deviation 1.
 
-    Features of one encoder are strongly correlated, and plain L-BFGS needs thousands of iterations.
-    It is therefore run in rounds, each in the coordinates in which the Hessian of every class on
-    its own, at the point where the round begins, is the identity.
+    Where features are strongly correlated, plain L-BFGS needs thousands of iterations. After the
+    first 200 it is therefore run in rounds, each in the coordinates in which the Hessian of every
+    class on its own, at the point where the round begins, is the identity.
 
     Args:
         x: features (N, D) float.
@@ -41,32 +41,40 @@ def fit_logistic(x: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor
     decay = z.new_full((z.shape[1],), DECAY)
     decay[-1] = 0
     weight, converged = z.new_zeros(num_classes, z.shape[1]), False
-    for _ in range(ITERATIONS // _ROUND):
-        weight, slope = _round(z, y, weight, decay)
-        converged = slope <= _TOLERANCE
-        if converged:
-            break
+    factor, iterations, left = None, _PLAIN, ITERATIONS
+    while not converged and left > 0:
+        weight, slope = _round(z, y, weight, decay, factor, iterations)
+        converged, left = slope <= _TOLERANCE, left - iterations
+        if not converged:
+            factor, iterations = _hessians(z, weight, decay), _ROUND
     weight, bias = weight[:, :-1] / deviation, weight[:, -1]
     return weight, bias - weight @ mean, converged
 
 
-def _round(z: Tensor, y: Tensor, start: Tensor, decay: Tensor) -> tuple[Tensor, float]:
-    """A better weight (classes, D + 1) than ``start``, and the gradient's largest entry there."""
-    factor = _hessians(z, start, decay)
+def _round(
+    z: Tensor, y: Tensor, start: Tensor, decay: Tensor, factor: Tensor | None, iterations: int
+) -> tuple[Tensor, float]:
+    """A better weight (classes, D + 1) than ``start``, and the gradient's largest entry there.
+
+    factor: lower triangular (classes, D + 1, D + 1), the identity if not given; its transpose times
+        a weight is what L-BFGS moves.
+    """
 
     def weight_at(move: Tensor) -> Tensor:
-        return start + torch.linalg.solve_triangular(factor.mT, move, upper=True)[..., 0]
+        if factor is None:
+            return start + move
+        return start + torch.linalg.solve_triangular(factor.mT, move[..., None], upper=True)[..., 0]
 
     def loss_at(weight: Tensor) -> Tensor:
         return F.cross_entropy(z @ weight.T, y) + (decay * weight.square()).sum()
 
-    move = torch.zeros_like(start)[..., None].requires_grad_()
+    move = torch.zeros_like(start, requires_grad=True)
     solver = torch.optim.LBFGS(
         [move],
-        max_iter=_ROUND,
-        max_eval=2 * _ROUND,
+        max_iter=iterations,
+        max_eval=2 * iterations,
         history_size=_ROUND,
-        tolerance_grad=0,
+        tolerance_grad=_TOLERANCE,
         tolerance_change=0,
         line_search_fn="strong_wolfe",
     )
