@@ -308,6 +308,8 @@ TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "accuracy_ui_prmd_mirrored": (accuracy.mirrored, "accuracy-ui_prmd.json"),
     "accuracy_ui_prmd_short": (accuracy.headline, "accuracy-ui_prmd.json"),
     "accuracy_ui_prmd_differences": (accuracy.differences, "accuracy-ui_prmd.json"),
+    "accuracy_ui_prmd_unseen": (accuracy.headline, "accuracy-ui_prmd_unseen.json"),
+    "accuracy_ui_prmd_derived": (accuracy.headline, "accuracy-ui_prmd_derived.json"),
     "accuracy_ui_prmd_unseen_differences": (accuracy.differences, "accuracy-ui_prmd_unseen.json"),
     "accuracy_ui_prmd_derived_differences": (accuracy.differences, "accuracy-ui_prmd_derived.json"),
     "mirror": (accuracy.left_out, "left_out/body.json"),

@@ -54,7 +54,7 @@ def _cell(figures: dict[str, Any], figure: str) -> str:
 
 def headline(result: dict[str, Any]) -> Rows:
     """A row per run: top-1 under each layout of the data, unseen ones derived, the ensemble's, and
-    the ensemble's with mirror images.
+    the ensemble's with mirror images where some run has it.
 
     By L-BFGS; of a run with labels, by its own classifier.
     """
@@ -62,7 +62,10 @@ def headline(result: dict[str, Any]) -> Rows:
     figures = dict.fromkeys(key for run in runs.values() for key in run["figures"])
     layouts = [name.split()[1] for name in figures if name.startswith("lbfgs ")]
     layouts = [name for name in dict.fromkeys(layouts) if f"lbfgs {name} derive" in figures]
-    rows = [["trained on", *layouts, "ensemble", "with mirror images"]]
+    ensembles = {"ensemble": "lbfgs ensemble"}
+    if f"{MIRRORED}lbfgs ensemble" in figures:
+        ensembles["with mirror images"] = f"{MIRRORED}lbfgs ensemble"
+    rows = [["trained on", *layouts, *ensembles]]
     for name, run in runs.items():
         of = run["figures"]
         cells = []
@@ -70,8 +73,8 @@ def headline(result: dict[str, Any]) -> Rows:
             seen = of.get(f"lbfgs {layout}") or of.get(f"linear {layout}")
             unseen = of.get(f"lbfgs {layout} derive")
             cells.append(_spread(seen) if seen else f"{_spread(unseen)} *unseen*" if unseen else "")
-        together = of.get("lbfgs ensemble") or of.get("ensemble")
-        for each in (together, of.get(f"{MIRRORED}lbfgs ensemble")):
+        for title, figure in ensembles.items():
+            each = of.get(figure) or of.get(title)
             cells.append(_spread(each) if each else "")
         rows.append([name, *cells])
     return rows
