@@ -60,8 +60,8 @@ def headline(result: dict[str, Any]) -> Rows:
     """
     runs = result["runs"]
     figures = dict.fromkeys(key for run in runs.values() for key in run["figures"])
-    layouts = [name.split()[1] for name in figures if name.startswith("lbfgs ")]
-    layouts = [name for name in dict.fromkeys(layouts) if f"lbfgs {name} derive" in figures]
+    pairs = [key.split()[1::2] for key in figures if key.startswith("lbfgs ") and " to " in key]
+    layouts = [*dict.fromkeys(name for pair in pairs for name in pair)]  # derived ones have none
     ensembles = {"ensemble": "lbfgs ensemble"}
     if f"{MIRRORED}lbfgs ensemble" in figures:
         ensembles["with mirror images"] = f"{MIRRORED}lbfgs ensemble"
