@@ -12,6 +12,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +314,8 @@ TABLES: dict[str, tuple[Callable[[Any], Rows], str]] = {
     "accuracy_ui_prmd_unseen_differences": (accuracy.differences, "accuracy-ui_prmd_unseen.json"),
     "accuracy_ui_prmd_derived_differences": (accuracy.differences, "accuracy-ui_prmd_derived.json"),
     "mirror": (accuracy.left_out, "left_out/body.json"),
-    "frames": (accuracy.frames, "left_out"),
+    "frames": (partial(accuracy.left_out_of, "frame"), "left_out"),
+    "derived": (partial(accuracy.left_out_of, "derived"), "left_out_derived"),
     "mirrored_views": (accuracy.mirrored_views, "mirrored_views.json"),
     "accuracy_toy_differences": (accuracy.differences, "accuracy-toy.json"),
     "accuracy_two_sets_differences": (accuracy.differences, "accuracy-two_sets.json"),

@@ -65,7 +65,7 @@ def test_people_left_out_are_averaged_over_encoders(tmp_path):
         ["mean", "27.5 / 45.0"],
     ]
     (tmp_path / "body.json").write_text(json.dumps(result))
-    assert rows.frames(tmp_path) == [
+    assert rows.left_out_of("frame", tmp_path) == [
         ["frame", "encoders", "A: plain / mirrored"],
         ["body", "2", "27.5 / 45.0"],
     ]

@@ -115,13 +115,14 @@ def left_out(result: dict[str, Any]) -> Rows:
     ]
 
 
-def frames(folder: Path) -> Rows:
-    """A row per frame, which FRAME.json is of: the mean of each figure, plain / mirrored."""
+def left_out_of(what: str, folder: Path) -> Rows:
+    """A row per file of a folder, which is of one of `what`: the mean of each figure, plain /
+    mirrored."""
     rows: Rows = []
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text())
         head, *_, mean = left_out(result)
-        rows = rows or [["frame", "encoders", *head[1:]]]
+        rows = rows or [[what, "encoders", *head[1:]]]
         rows.append([path.stem, str(len(result["encoders"])), *mean[1:]])
     return rows
 
