@@ -127,8 +127,9 @@ def jobs_of(
                 recipe = load_recipe(plan.recipe, [*own, *given])
                 key = f"{key}-{_digest(recipe, [*mine.values()], supervised, streams)}"
                 recipe = load_recipe(plan.recipe, [*own, *given, f"out={out / 'runs' / key}"])
-                asked = folders, streams, plan.mirrored
-                jobs.append(Job(key, run, name, recipe, supervised, *asked))
+                jobs.append(
+                    Job(key, run, name, recipe, supervised, folders, streams, plan.mirrored)
+                )
     return jobs
 
 
