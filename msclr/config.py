@@ -91,8 +91,10 @@ def _check_draws(source: str, recipe: Recipe) -> None:
             f"{source}: draw={recipe.draw} is of several data sets; give data=FOLDER,FOLDER, or "
             "leave draw out"
         )
-    if recipe.derived_share is not None and not recipe.derive:
-        raise InputError(f"{source}: derived_share is of derived layouts; give derive=LAYOUT")
+    if recipe.derived_share is not None and not (recipe.derive or recipe.sub_layouts):
+        raise InputError(
+            f"{source}: derived_share is of derived layouts; give derive=LAYOUT or sub_layouts=1"
+        )
     if recipe.derived_share is not None and recipe.pairs != "sample":
         raise InputError(f"{source}: derived_share is of pairs=sample, here is {recipe.pairs}")
 

@@ -58,8 +58,13 @@ class Recipe:
         choices=("proportion", "even"),
     )
     derive: list[str] | None = key(None, "layouts computed from those of the data when loaded")
+    sub_layouts: int = key(
+        0, "random parts of each layout that are trained on as well, each with its own graph"
+    )
     derived_share: float | None = key(
-        None, "share of views under derived layouts; null: every layout as often", most=1
+        None,
+        "share of views under derived layouts and sub-layouts; null: every layout as often",
+        most=1,
     )
     joint_subsets: float = key(
         0.0, "share of views that show a connected part of their joints", most=1

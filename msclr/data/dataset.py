@@ -17,6 +17,7 @@ from msclr.data.host_clips import HostClips
 from msclr.data.store import Store, open_store
 from msclr.data.stored_views import StackedClips, StoredViews, stored_views
 from msclr.data.streams import to_stream
+from msclr.data.sub_layouts import NO_SUB_LAYOUTS, SubLayouts
 from msclr.errors import InputError
 from msclr.host import to_device
 from msclr.kernels import augment
@@ -51,6 +52,7 @@ class SkeletonDataset:
         resident: whether the clips live on the device; if not, they stay in the memory map and a
             step's clips are brought there. None: where they take no more than half of its free
             memory. A batch is the same either way.
+        sub_layouts: how many random sub-layouts of each layout are made of the clips as well.
 
     Attributes:
         views: {layout: (N, M, T, V, 3), metres} on the device; empty where not resident.
@@ -76,9 +78,10 @@ class SkeletonDataset:
         storage: str = "float32",
         resident: bool | None = None,
         derive: Sequence[str] | Mapping[str, str] = (),
+        sub_layouts: SubLayouts = NO_SUB_LAYOUTS,
     ):
         self.store = source if isinstance(source, Store) else open_store(source)
-        views = stored_views(self.store, split, layouts, derive)
+        views = stored_views(self.store, split, layouts, derive, sub_layouts)
         self.derived = views.part.derived
         self._fill([views], views.part.layouts, views.maps, device, storage, resident)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from msclr.data.dataset import Held, SkeletonDataset
 from msclr.data.store import Store, open_store
 from msclr.data.stored_views import StackedClips, StoredViews, known_as, stored_views
+from msclr.data.sub_layouts import NO_SUB_LAYOUTS, SubLayouts
 from msclr.errors import InputError
 
 
@@ -28,7 +29,7 @@ class MixedDataset(SkeletonDataset):
         layouts: names of the layouts to load, each where it is; None for all.
         derive: names of further layouts. Each is derived in every set that lacks it and allows it,
             and loaded from those that have it.
-        split, device, storage, resident: see :class:`SkeletonDataset`.
+        split, device, storage, resident, sub_layouts: see :class:`SkeletonDataset`.
 
     Raises:
         InputError: data sets in unlike frames or units, or of unlike numbers of frames; a set that
@@ -44,11 +45,12 @@ class MixedDataset(SkeletonDataset):
         storage: str = "float32",
         resident: bool | None = None,
         derive: Sequence[str] = (),
+        sub_layouts: SubLayouts = NO_SUB_LAYOUTS,
     ):
         stores = [x if isinstance(x, Store) else open_store(x) for x in sources]
         for store in stores[1:]:
             _require_alike(stores[0], store)
-        views = _views(stores, split, layouts, derive)
+        views = _views(stores, split, layouts, derive, sub_layouts)
         found, maps, self._row = {}, {}, {}
         for name in _in_order(stores[0], views, layouts):
             mine = [each for each in views if name in each.maps]
@@ -78,12 +80,13 @@ class MixedDataset(SkeletonDataset):
     def about(self) -> dict[str, Any]:
         """As of a single data set, with ``parts``, one of that each.
 
-        Of what differs between them: ``bodies`` is the most, ``size`` and ``derived`` of a layout
-        are those of the first set that has it, and checksums are of ``NUMBER:FILE``.
+        Of what differs between them: ``bodies`` is the most, ``size``, ``derived`` and
+        ``sub_layouts`` of a layout are those of the first set that has it, and checksums are of
+        ``NUMBER:FILE``.
         """
-        parts = [part.about() | {"layouts": list(part.layouts)} for part in self.parts]
+        parts = [part.about() | {"layouts": part.whole} for part in self.parts]
         about = dict(self.parts[0].about())
-        for key in ("size", "derived"):
+        for key in ("size", "derived", "sub_layouts"):
             about[key] = {k: x for part in reversed(parts) for k, x in part[key].items()}
         about["bodies"] = max(part["bodies"] for part in parts)
         about["data_checksums"] = {
@@ -119,7 +122,11 @@ def _require_alike(one: Store, other: Store) -> None:
 
 
 def _views(
-    stores: Sequence[Store], split: str, layouts: Sequence[str] | None, derive: Sequence[str]
+    stores: Sequence[Store],
+    split: str,
+    layouts: Sequence[str] | None,
+    derive: Sequence[str],
+    sub_layouts: SubLayouts,
 ) -> list[StoredViews]:
     """What is loaded of each data set."""
     asked = [] if layouts is None else layouts
@@ -137,7 +144,7 @@ def _views(
             reason = _not_derived(store, split, stored, name)
             derived += [name] if reason is None else []
             reasons[name] += filter(None, [reason])
-        views.append(stored_views(store, split, stored, derived))
+        views.append(stored_views(store, split, stored, derived, sub_layouts))
         if not views[-1].maps:
             raise InputError(
                 f"{store.path} has none of the layouts {', '.join((*asked, *derive))}; it has "
@@ -154,7 +161,7 @@ def _not_derived(store: Store, split: str, stored: Sequence[str], name: str) -> 
     if known_as(store, name) in store.layouts:
         return f"{store.path} has it already; leave it out of derive"
     try:
-        stored_views(store, split, stored, [name])
+        stored_views(store, split, stored, [name], NO_SUB_LAYOUTS)
     except InputError as error:
         return str(error)
     return None

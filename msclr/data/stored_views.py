@@ -13,6 +13,7 @@ from msclr.data.derive import Derivation, derivations
 from msclr.data.derived_clips import DerivedClips
 from msclr.data.host_clips import file_of
 from msclr.data.store import COORDINATES, Split, Store
+from msclr.data.sub_layouts import SubLayouts
 from msclr.errors import InputError
 from msclr.layouts import Layout
 
@@ -23,12 +24,19 @@ class Part:
 
     clips: N, how many.
     derived: {layout: the one that it is derived from}, where it is.
+    sub_layouts: {layout: the one that it has some joints of}, where it is drawn for training.
     """
 
     store: Store
     clips: int
     layouts: dict[str, Layout]
     derived: dict[str, str]
+    sub_layouts: dict[str, str]
+
+    @property
+    def whole(self) -> list[str]:
+        """The layouts without those that are drawn for training."""
+        return [name for name in self.layouts if name not in self.sub_layouts]
 
     def about(self) -> dict[str, Any]:
         """How the clips were prepared, as a checkpoint keeps it."""
@@ -40,6 +48,7 @@ class Part:
             "frame": store.frame,
             "size_by": store.size_by,
             "derived": dict(self.derived),
+            "sub_layouts": dict(self.sub_layouts),
             "frames": store.frames,
             "bodies": store.bodies,
             "data_checksums": dict(store.meta["checksums"]),
@@ -59,16 +68,20 @@ def stored_views(
     split: str,
     layouts: Sequence[str] | None,
     derive: Sequence[str] | Mapping[str, str],
+    sub_layouts: SubLayouts,
 ) -> StoredViews:
     """What :class:`~msclr.data.dataset.SkeletonDataset` loads, by arguments of the same names."""
     arrays = store.split(split)
     found = {name: store.layouts[name] for name in names_in(store, layouts)}
     maps: dict[str, np.ndarray | DerivedClips] = {name: arrays.views[name] for name in found}
-    derived: dict[str, str] = {}
-    for name, how in _derivations(store, found, derive).items():
-        maps[name], derived[name] = DerivedClips(store, split, how), how.source
-        found[name] = how.target
-    return StoredViews(Part(store, len(arrays), found, derived), arrays, maps)
+    derived = _derivations(store, found, derive)
+    drawn = {x.target.name: x for layout in found.values() for x in sub_layouts.of(layout)}
+    for name, how in (derived | drawn).items():
+        if name in found:
+            raise InputError(f"{store.path} has a layout {name}, which sub_layouts would make")
+        maps[name], found[name] = DerivedClips(store, split, how), how.target
+    sources = ({name: how.source for name, how in x.items()} for x in (derived, drawn))
+    return StoredViews(Part(store, len(arrays), found, *sources), arrays, maps)
 
 
 def names_in(store: Store, layouts: Sequence[str] | None) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -246,6 +246,11 @@ class STGCN(nn.Module):
             rows, _ = block(rows, [Graph(*stacked, index, counts)], seed, i)
         parts = rows.groups()[0].split([len(v) for v in x.values()])
         return PackedRows.of([p[..., : v.shape[3]] for p, v in zip(parts, x.values(), strict=True)])
+
+
+def belongs_to(key: str, layouts: Collection[str]) -> bool:
+    """Whether an entry of an encoder's state is one of these layouts' own."""
+    return not set(layouts).isdisjoint(key.split("."))
 
 
 def _over_bodies(of_tracks: Tensor, tracks: Mapping[str, _Tracks]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from msclr.config import Recipe
 from msclr.data.dataset import SkeletonDataset
 from msclr.data.mixed import MixedDataset
 from msclr.data.streams import STREAMS
+from msclr.data.sub_layouts import SubLayouts
 from msclr.errors import InputError
 from msclr.method_keys import READS
 from msclr.methods import METHODS
@@ -68,7 +69,8 @@ def open_clips(recipe: Recipe, device: torch.device, split: str = "train") -> Sk
     data = [as_path(path) for path in recipe.data] if several else as_path(recipe.data)
     storage, derive = STORAGE_OF[recipe.data_precision], recipe.derive or ()
     kind = MixedDataset if several else SkeletonDataset
-    return kind(data, split, recipe.layouts, device, storage, derive=derive)
+    drawn = SubLayouts(recipe.sub_layouts, recipe.seed)
+    return kind(data, split, recipe.layouts, device, storage, derive=derive, sub_layouts=drawn)
 
 
 def build_sampler(recipe: Recipe, dataset: SkeletonDataset) -> Sampler | EvenSampler:

@@ -23,7 +23,7 @@ class LayoutChoice:
         dataset: whose layouts are numbered in their order.
         pairs: "batch", "sample" or "all", see :func:`msclr.methods.draw_pairs`; or "anchor=LAYOUT",
             which is "sample" with query or key of each clip under that layout.
-        derived_share: of the views that are under layouts which their part derived; None: each
+        derived_share: of the views that are under derived layouts or sub-layouts; None: each
             layout as often. Only for the pairs "sample".
 
     Raises:
@@ -94,7 +94,8 @@ def _padded(rows: list[np.ndarray]) -> np.ndarray:
 
 def _weights(part: Part, share: float) -> np.ndarray:
     """How often each layout of a part is drawn; all alike where one kind alone is there."""
-    is_derived = np.array([name in part.derived for name in part.layouts])
+    derived = part.derived | part.sub_layouts
+    is_derived = np.array([name in derived for name in part.layouts])
     if is_derived.all() or not is_derived.any():
         return np.full(len(is_derived), 1 / len(is_derived))
     count = is_derived.sum()

@@ -21,8 +21,10 @@ def header(run: Pretraining, step: int) -> list[str]:
     recipe, store = run.recipe, run.dataset.parts[0].store
     lines = []
     for part in run.dataset.parts:
-        names = (f"{x} (derived)" if x in part.derived else x for x in part.layouts)
+        names = (f"{x} (derived)" if x in part.derived else x for x in part.whole)
         lines.append(f"{part.store.path}: {part.clips} clips under {', '.join(names)}")
+        for name in part.sub_layouts:
+            lines.append(f"{name}: {' '.join(part.layouts[name].joints)}")
     where = "on the device" if run.dataset.resident else "streamed to the device"
     lines.append(f"{store.frames} frames, frame {store.frame}, {recipe.data_precision}, {where}")
     lines.append(f"device {_device(run)}")

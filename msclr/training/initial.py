@@ -12,6 +12,7 @@ from msclr.errors import InputError
 from msclr.files import read_tensors
 from msclr.methods import METHODS
 from msclr.nn import STGCN, load_pretrained
+from msclr.nn.stgcn import belongs_to
 from msclr.recipe_keys import DEFAULT_VALUES
 from msclr.training.checkpoint import checkpoint_of
 
@@ -91,7 +92,7 @@ def _copy(source: STGCN, target: STGCN, what: str) -> list[str]:
         )
     theirs, mine = source.state_dict(), target.state_dict()
     for key, value in mine.items():
-        if not any(name in key.split(".") for name in new):
+        if not belongs_to(key, new):
             given = theirs.get(key)
             if given is None or given.shape != value.shape:
                 had = "nothing" if given is None else tuple(given.shape)

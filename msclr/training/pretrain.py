@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from msclr.config import Recipe, save_recipe
 from msclr.errors import DivergedError, InputError, StoppedError
-from msclr.method_keys import unread
 from msclr.methods import METHODS
 from msclr.paths import as_path
-from msclr.training.backend import check_kernels, describe_kernels, running_on
+from msclr.training.backend import describe_kernels, running_on
 from msclr.training.build import build_method, build_sampler, build_views, open_clips
 from msclr.training.checkpoint import CHECKPOINT, RECIPE, load_checkpoint, save_checkpoint
 from msclr.training.distributed import Ranks, own_device, ranks_of
@@ -32,6 +31,7 @@ from msclr.training.initial import load_initial
 from msclr.training.log import COINCIDE, KnnRecord, RunLog, StepRecord
 from msclr.training.optimizer import optimizer_of, set_rate, state_of
 from msclr.training.precision import DTYPES, choose_precision, emulation_warning
+from msclr.training.resume import require_same_run
 from msclr.training.sampler import Draw
 from msclr.training.schedule import learning_rate
 from msclr.training.stop import noted_signals
@@ -40,9 +40,6 @@ from msclr.training.watch import Watch, last_keys_cosine
 LOG = "log.csv"
 _OF_A_RUN = (RECIPE, LOG)  # what a run leaves before its first checkpoint
 _DEFAULTS = asdict(Recipe(data="", out=""))
-# On a resume.
-_FREE_TO_CHANGE = ("data", "out", "device", "backend", "log_every", "checkpoint_every")
-_FREE_TO_CHANGE += ("cuda_graph", "keep_every", "knn_every", "tsne_every", "steps", "epochs")
 
 logger = logging.getLogger(__name__)
 
@@ -344,22 +341,7 @@ class Pretraining:
         theirs = _DEFAULTS | state["recipe"]  # keys that came since stood at their defaults
         if self.asked_precision == "auto":  # as it was chosen when the run began
             self._set_precision(self.recipe, theirs["precision"])
-        mine = asdict(self.recipe)
-        free = unread(self.recipe.method).union(_FREE_TO_CHANGE)
-        unlike = [k for k in mine if k not in free and mine[k] != theirs[k]]
-        if unlike:
-            changes = ", ".join(f"{k}={theirs[k]!r} there, {mine[k]!r} here" for k in unlike)
-            raise InputError(f"{path} is of another recipe: {changes}")
-        if state["step"] > self.steps:
-            raise InputError(
-                f"{path} has done {state['step']} steps, more than the {self.steps} asked for; "
-                "give more steps or epochs"
-            )
-        if state["data_checksums"] != self.dataset.about()["data_checksums"]:
-            data = self.recipe.data
-            named = " and ".join(data) if isinstance(data, list) else data
-            raise InputError(f"{path} was trained on other data than {named} holds")
-        check_kernels(state, path)
+        require_same_run(self, state, theirs, path)
         total = theirs["steps"] or theirs["epochs"] * self.steps_per_epoch
         if total != self.steps and self.recipe.schedule == "cosine":
             logger.warning(

@@ -10,6 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -51,7 +52,8 @@ class Watch:
     def __init__(self, run: Pretraining):
         recipe = run.recipe
         self.run, self.recipe = run, recipe
-        self.data = {"train": run.dataset, "val": open_clips(recipe, run.device, "val")}
+        whole = replace(recipe, sub_layouts=0)
+        self.data = {"train": run.dataset, "val": open_clips(whole, run.device, "val")}
         self.sets = _sets(self.data)
         self.encoders = build_encoders(recipe, list(run.dataset.layouts.values()))
         for encoder in self.encoders.values():
@@ -89,7 +91,7 @@ class Watch:
             encoder.load_state_dict(self.run.encoder_of(stream).state_dict())
         for each in self.sets:
             for stream in self.encoders:
-                for layout in each.part.layouts:
+                for layout in each.part.whole:
                     val = self._features(each, "val", layout, stream)
                     if knn_due:
                         records.append(self._nearest(each, val, step, stream, layout))

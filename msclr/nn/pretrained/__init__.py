@@ -13,7 +13,7 @@ from msclr.nn.pretrained import pyskl, st_gcn
 from msclr.nn.pretrained.build import build
 from msclr.nn.pretrained.find import Found, encoder_in
 from msclr.nn.pretrained.graph import as_layout, graph_of, layouts_of, without_padding
-from msclr.nn.stgcn import STGCN
+from msclr.nn.stgcn import STGCN, belongs_to
 from msclr.paths import as_path
 
 
@@ -109,19 +109,21 @@ def _load_run(
         stream = None
     if stream is not None or not any(key.startswith(prefix) for key in state["method"]):
         raise InputError(f"the checkpoint has no encoder of its own for {stream or prefix!r}")
-    weights = {
-        key.removeprefix(prefix): value
-        for key, value in state["method"].items()
-        if key.startswith(prefix)
-    }
-    own = [Layout.from_dict(fields, "the checkpoint") for fields in state["layouts"].values()]
+    drawn = state.get("sub_layouts", {})  # they served the training, and none has such clips
+    used = [k for k in state["method"] if k.startswith(prefix) and not belongs_to(k, drawn)]
+    weights = {key.removeprefix(prefix): state["method"][key] for key in used}
+    own = [
+        Layout.from_dict(fields, "the checkpoint")
+        for name, fields in state["layouts"].items()
+        if name not in drawn
+    ]
     if layouts is not None and {as_layout(x) for x in layouts} != set(own):
         names = ", ".join(layout.name for layout in own)
         raise InputError(f"the checkpoint has the layouts {names}: leave layouts out")
     recipe = state.get("recipe", {})
     options = {name: recipe[name] for name in ("dropout", "bodies", "padding") if name in recipe}
     encoder = build(weights, own, options)
-    unused = tuple(key for key in state["method"] if not key.startswith(prefix))
+    unused = tuple(key for key in state["method"] if key not in used)
     return Pretrained(encoder, unused)
 
 

@@ -213,7 +213,7 @@ def _convert(job: Job, settings: Settings, clips: int, workers: int, on_clip) ->
             shown = "; ".join(faults(sorted(corrupt)[:3]))
             raise InputError(
                 f"{len(corrupt):,} of {clips:,} clips are corrupt, more than "
-                f"{MOST_LEFT_OUT:.0%}: {shown}; get the files anew"
+                f"{MOST_LEFT_OUT:.0%}: {shown}; get the files again"
             )
         if on_clip is not None:
             on_clip(done, clips)
