@@ -17,6 +17,8 @@ from msclr.errors import InputError
 from msclr.paths import as_path
 
 FOLDER = Path(__file__).parent
+# Keys of a recipe that came when plans had been run, and what those runs had: done runs stay done.
+_LATER_KEYS = {"sub_layouts": 0}
 _RUN_KEYS = ("changes", "supervised", "data", "streams")
 
 
@@ -138,7 +140,9 @@ def _digest(
 ) -> str:
     """Of all that a result follows from: other options or data make other files."""
     data = [store.meta["checksums"] for store in stores]
-    about = asdict(recipe) | {"data": data, "out": "", "supervised": supervised}
+    keys = asdict(recipe).items()
+    about = {k: x for k, x in keys if k not in _LATER_KEYS or x != _LATER_KEYS[k]}
+    about |= {"data": data, "out": "", "supervised": supervised}
     about |= {"streams": streams} if streams else {}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
