@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msclr.data.derived_clips import DerivedClips
 from msclr.data.host_clips import HostClips
 from msclr.data.store import Store, open_store
-from msclr.data.stored_views import StackedClips, StoredViews, stored_views
+from msclr.data.stored_views import Clips, StackedClips, StoredViews, stored_views
 from msclr.data.streams import to_stream
 from msclr.data.sub_layouts import NO_SUB_LAYOUTS, SubLayouts
 from msclr.errors import InputError
@@ -52,7 +51,8 @@ class SkeletonDataset:
         resident: whether the clips live on the device; if not, they stay in the memory map and a
             step's clips are brought there. None: where they take no more than half of its free
             memory. A batch is the same either way.
-        sub_layouts: how many random sub-layouts of each layout are made of the clips as well.
+        sub_layouts: which random sub-layouts of each layout are loaded as well, a
+            :class:`~msclr.data.sub_layouts.SubLayouts`.
 
     Attributes:
         views: {layout: (N, M, T, V, 3), metres} on the device; empty where not resident.
@@ -89,7 +89,7 @@ class SkeletonDataset:
         self,
         stored: Sequence[StoredViews],
         layouts: Mapping[str, Layout],
-        maps: Mapping[str, np.ndarray | DerivedClips | StackedClips],
+        maps: Mapping[str, Clips | StackedClips],
         device: str | torch.device,
         storage: str,
         resident: bool | None,
@@ -217,9 +217,7 @@ def _stacked(bodies: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.pad(x, [(0, 0), (0, most - x.shape[1])]) for x in bodies])
 
 
-def _loaded(
-    clips: np.ndarray | DerivedClips | StackedClips, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _loaded(clips: Clips | StackedClips, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Clips brought to the device, some rows at a time."""
     out = torch.empty(clips.shape, dtype=dtype, device=device)
     for start in range(0, len(clips), _ROWS):

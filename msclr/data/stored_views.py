@@ -13,9 +13,11 @@ from msclr.data.derive import Derivation, derivations
 from msclr.data.derived_clips import DerivedClips
 from msclr.data.host_clips import file_of
 from msclr.data.store import COORDINATES, Split, Store
-from msclr.data.sub_layouts import SubLayouts
+from msclr.data.sub_layouts import SomeJoints, SubLayouts
 from msclr.errors import InputError
 from msclr.layouts import Layout
+
+Clips = np.ndarray | DerivedClips | SomeJoints  # (N, M, T, V, 3) float32, read row by row
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class StoredViews(NamedTuple):
 
     part: Part
     arrays: Split
-    maps: dict[str, np.ndarray | DerivedClips]
+    maps: dict[str, Clips]
 
 
 def stored_views(
@@ -73,15 +75,19 @@ def stored_views(
     """What :class:`~msclr.data.dataset.SkeletonDataset` loads, by arguments of the same names."""
     arrays = store.split(split)
     found = {name: store.layouts[name] for name in names_in(store, layouts)}
-    maps: dict[str, np.ndarray | DerivedClips] = {name: arrays.views[name] for name in found}
-    derived = _derivations(store, found, derive)
-    drawn = {x.target.name: x for layout in found.values() for x in sub_layouts.of(layout)}
-    for name, how in (derived | drawn).items():
-        if name in found:
-            raise InputError(f"{store.path} has a layout {name}, which sub_layouts would make")
-        maps[name], found[name] = DerivedClips(store, split, how), how.target
-    sources = ({name: how.source for name, how in x.items()} for x in (derived, drawn))
-    return StoredViews(Part(store, len(arrays), found, *sources), arrays, maps)
+    maps: dict[str, Clips] = {name: arrays.views[name] for name in found}
+    derived: dict[str, str] = {}
+    for name, how in _derivations(store, found, derive).items():
+        maps[name], derived[name] = DerivedClips(store, split, how), how.source
+        found[name] = how.target
+    drawn: dict[str, str] = {}
+    for source in list(found):
+        for kept, layout in sub_layouts.of(found[source]).items():
+            if (name := layout.name) in found:
+                raise InputError(f"{store.path} has a layout {name}, which sub_layouts would make")
+            maps[name], drawn[name] = SomeJoints(maps[source], kept), source
+            found[name] = layout
+    return StoredViews(Part(store, len(arrays), found, derived, drawn), arrays, maps)
 
 
 def names_in(store: Store, layouts: Sequence[str] | None) -> list[str]:
@@ -121,7 +127,7 @@ class StackedClips:
     array of numbers, float32. M is the largest of the data sets; what others lack is 0.
     """
 
-    def __init__(self, maps: Sequence[np.ndarray | DerivedClips]) -> None:
+    def __init__(self, maps: Sequence[Clips]) -> None:
         self._maps = list(maps)
         self._first = np.cumsum([0, *map(len, self._maps)])
         bodies = max(view.shape[1] for view in self._maps)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from msclr.data.derive import Derivation
+from msclr.data.derived_clips import DerivedClips
+from msclr.data.host_clips import file_of
 from msclr.data.random import ClipRandom
 from msclr.errors import InputError
 from msclr.layouts import Layout
 from msclr.layouts.sub_layout import sub_layout
 
-LEFT_OUT = 1 / 3  # of the joints that may be; both of a left-right pair are, or neither
+LEFT_OUT = 1 / 3  # of what may be: joints, and left-right pairs of them
 _PURPOSE = 4_000_000  # of their random numbers
 _TRIES = 50  # for each sub-layout: a small layout has few that differ
 
@@ -21,50 +22,77 @@ _TRIES = 50  # for each sub-layout: a small layout has few that differ
 class SubLayouts(NamedTuple):
     """Which sub-layouts data sets are given: ``count`` of each layout, drawn by ``seed``.
 
-    What is drawn for a layout follows from its joints and the seed alone, so data sets
-    that have the same layout have the same sub-layouts of it.
+    What is drawn for a layout follows from its joints, bones and mirror pairs and the seed alone,
+    so data sets that have the same layout have the same sub-layouts of it.
     """
 
     count: int = 0
     seed: int = 0
 
-    def of(self, layout: Layout) -> list[Derivation]:
-        """``count`` different ones of a layout, each with what takes its joints from the layout's.
+    def of(self, layout: Layout) -> dict[tuple[int, ...], Layout]:
+        """``count`` different ones of a layout, by the numbers of the joints that they keep.
 
         Raises InputError where there are not that many.
         """
-        found: dict[tuple[int, ...], Derivation] = {}
-        groups = _groups(layout)
-        for number in range(_TRIES * self.count if groups else 0):
+        found: dict[tuple[int, ...], Layout] = {}
+        for kept in _drawn(layout, _TRIES * self.count, self.seed):
             if len(found) == self.count:
                 break
-            kept = _draw(layout, groups, number, self.seed)
-            name = f"{layout.name}_sub{len(found) + 1}"
-            target = sub_layout(layout, [layout.joints[v] for v in kept], name)
-            matrix = np.eye(layout.num_joints)[list(kept)]  # (V', V)
-            found.setdefault(kept, Derivation(layout.name, target, matrix))
+            if kept not in found:
+                name = f"{layout.name}_sub{len(found) + 1}"
+                try:
+                    found[kept] = sub_layout(layout, [layout.joints[v] for v in kept], name)
+                except InputError:  # all that bones join to the centre would be left out
+                    continue
         if len(found) < self.count:
             raise InputError(
                 f"sub_layouts={self.count}: {layout.name} of {layout.num_joints} joints has "
                 f"{len(found)} that differ; give sub_layouts={len(found)}"
             )
-        return list(found.values())
-
-
-def _groups(layout: Layout) -> list[tuple[int, ...]]:
-    """What may be left out: joints, or left-right pairs of them; never the centre or a root."""
-    parents, partner = layout.parents.tolist(), layout.flip.tolist()
-    stay = {v for v, parent in enumerate(parents) if v == parent} | {layout.center_index}
-    pairs = {(min(v, w), max(v, w)) for v, w in enumerate(partner)}
-    return [tuple(dict.fromkeys(pair)) for pair in sorted(pairs) if not stay & set(pair)]
-
-
-def _draw(layout: Layout, groups: list[tuple[int, ...]], number: int, seed: int) -> tuple[int, ...]:
-    """The joints that one sub-layout keeps."""
-    random = ClipRandom(torch.tensor([number]), 0, seed, _PURPOSE).uniform(len(groups))[0]
-    count = max(1, round(LEFT_OUT * len(groups)))
-    out = {v for i in random.argsort(stable=True)[:count].tolist() for v in groups[i]}
-    return tuple(v for v in range(layout.num_joints) if v not in out)
+        return found
 
 
 NO_SUB_LAYOUTS = SubLayouts()
+
+
+def _drawn(layout: Layout, tries: int, seed: int) -> list[tuple[int, ...]]:
+    """The joints that a sub-layout keeps, in each of some tries."""
+    parents, partner = layout.parents.tolist(), layout.flip.tolist()
+    stay = {v for v, parent in enumerate(parents) if v == parent} | {layout.center_index}
+    pairs = sorted({(min(v, w), max(v, w)) for v, w in enumerate(partner)})
+    groups = [set(pair) for pair in pairs if not stay & set(pair)]
+    if not groups or not tries:
+        return []
+    random = ClipRandom(torch.arange(tries), 0, seed, _PURPOSE).uniform(len(groups))
+    count = max(1, round(LEFT_OUT * len(groups)))
+    kept = []
+    for order in random.argsort(dim=1, stable=True).tolist():
+        out = set().union(*(groups[i] for i in order[:count]))
+        kept.append(tuple(v for v in range(layout.num_joints) if v not in out))
+    return kept
+
+
+class SomeJoints:
+    """Clips with some of their joints, read as the clips themselves are: rows by a slice or an
+    array of numbers, float32. ``shape`` is (N, M, T, V', 3).
+    """
+
+    def __init__(self, clips: np.ndarray | DerivedClips, kept: tuple[int, ...]) -> None:
+        self._clips, self._kept = clips, list(kept)
+        self.shape = (*clips.shape[:3], len(kept), 3)
+        self.size = int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return np.asarray(self._clips[rows])[..., self._kept, :]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the name of the file in place of what it holds."""
+        return self.__dict__ | {"_clips": file_of(self._clips) or self._clips}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self._clips, str):
+            self._clips = np.load(self._clips, mmap_mode="r")

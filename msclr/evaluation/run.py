@@ -16,7 +16,6 @@ from msclr.layouts import Layout
 from msclr.method_keys import readable
 from msclr.methods import METHODS
 from msclr.nn import STGCN
-from msclr.nn.stgcn import belongs_to
 from msclr.training.backend import fitting, prepare_kernels
 from msclr.training.build import build_encoders
 from msclr.training.checkpoint import CHECKPOINT, checkpoint_of, load_checkpoint
@@ -132,17 +131,15 @@ def open_run(folder: str | Path, random: bool = False, device: str | None = None
     target = pick_device(device or recipe.device)
     prepare_kernels(fitting(recipe.backend, target), target)
     torch.manual_seed(recipe.seed)
-    drawn = state.get("sub_layouts", {})  # they served the training, and none has such clips
-    whole = (x for name, x in state["layouts"].items() if name not in drawn)
-    layouts = [Layout.from_dict(x, source=str(folder)) for x in whole]
+    layouts = [Layout.from_dict(x, source=str(folder)) for x in state["layouts"].values()]
     encoders = build_encoders(recipe, layouts)
     per_stream = METHODS[recipe.method].per_stream
     for name, encoder in encoders.items():
         if not random:
             prefix = f"query.{name}.encoder." if per_stream else "query.encoder."
-            weights = _below(prefix, state["method"])
-            kept = {k: x for k, x in weights.items() if not belongs_to(k, drawn)}
-            encoder.load_state_dict(kept)
+            encoder.load_state_dict(_below(prefix, state["method"]))
+        for drawn in state.get("sub_layouts", {}):  # they served the training
+            encoder.drop_layout(drawn)
         encoder.to(target).eval().requires_grad_(False)
     encoder = encoders[recipe.stream]
     return Run(

@@ -133,6 +133,11 @@ class Layout:
                 fields[key] = {name: dict(weights) for name, weights in kept}
         return fields
 
+    @property
+    def structure(self) -> tuple:
+        """What clips and graphs follow from: joints, bones, centre, mirror pairs, outside_graph."""
+        return self.joints, self.bones, self.center, self.mirror_pairs, self.outside_graph
+
     def __repr__(self) -> str:
         return (
             f"Layout({self.name!r}, {self.num_joints} joints, {len(self.bones)} bones, "

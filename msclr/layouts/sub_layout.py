@@ -10,35 +10,34 @@ from msclr.layouts.layout import Layout
 def sub_layout(layout: Layout, kept: Collection[str], name: str) -> Layout:
     """The joints ``kept`` of a layout, in its order, as a layout of their own.
 
-    A joint whose parent is left out hangs on the nearest one that is kept on its way there, so what
-    hung together still does. The centre and joints without a parent must be kept, and both joints
-    of a left-right pair or neither.
+    Each end of a bone that is left out gives its place to the nearest joint that is kept on its way
+    to the root, so what bones join stays joined. A bone that so joins other joints is a link of the
+    graph, also where ``outside_graph`` has the one that it comes from.
+
+    ``kept`` must have the centre, the joints without a parent, and of a left-right pair both joints
+    or neither. Raises InputError where no bone joins the centre to another of them.
     """
-    parents = {
-        joint: layout.joints[p]
-        for joint, p in zip(layout.joints, layout.parents.tolist(), strict=True)
-    }
-    links, hidden = [], []
-    for joint in layout.joints:
-        if joint not in kept or parents[joint] == joint:
-            continue
-        parent, passed = parents[joint], [(joint, parents[joint])]
-        while parent not in kept:
-            passed.append((parent, parents[parent]))
-            parent = parents[parent]
-        links.append((joint, parent))
-        if any(bone in layout.outside_graph for bone in passed):
-            hidden.append(links[-1])
-    ends = [set(bone) for bone in links]
-    for bone in layout.bones:  # those that close loops
-        if set(bone) <= set(kept) and set(bone) not in ends:
-            links.append(bone)
-            hidden += [bone] if bone in layout.outside_graph else []
+    above = [layout.joints[v] for v in layout.parents.tolist()]
+    parents = dict(zip(layout.joints, above, strict=True))
+
+    def place(joint: str) -> str:
+        while joint not in kept:
+            joint = parents[joint]
+        return joint
+
+    tree = [(joint, place(parents[joint])) for joint in layout.joints if joint in kept]
+    ends = [(place(child), place(parent)) for child, parent in layout.bones]
+    ends = [(b, a) if parents[a] == a else (a, b) for a, b in ends]  # a root stays one
+    bones, seen = [], set()
+    for bone in [*tree, *ends]:  # a joint's first bone leads to its parent
+        if bone[0] != bone[1] and frozenset(bone) not in seen:
+            seen.add(frozenset(bone))
+            bones.append(bone)
     return Layout(
         name,
         [joint for joint in layout.joints if joint in kept],
-        links,
+        bones,
         layout.center,
-        flip=[pair for pair in layout.mirror_pairs if set(pair) <= set(kept)],
-        outside_graph=hidden,
+        flip=[pair for pair in layout.mirror_pairs if pair[0] in kept],
+        outside_graph=[bone for bone in layout.outside_graph if bone in bones],
     )

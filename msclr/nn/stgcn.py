@@ -115,6 +115,11 @@ class STGCN(nn.Module):
             nn.Parameter(torch.ones_like(adjacency)) for _ in STRIDES
         )
 
+    def drop_layout(self, name: str) -> None:
+        """Forget one layout, and what of the encoder is its own."""
+        del self.layouts[name], self.input_norm[name], self.edge_importance[name]
+        delattr(self, f"adjacency_{name}")
+
     def forward(
         self,
         x: Tensor | Mapping[str, Tensor],

@@ -23,8 +23,8 @@ def header(run: Pretraining, step: int) -> list[str]:
     for part in run.dataset.parts:
         names = (f"{x} (derived)" if x in part.derived else x for x in part.whole)
         lines.append(f"{part.store.path}: {part.clips} clips under {', '.join(names)}")
-        for name in part.sub_layouts:
-            lines.append(f"{name}: {' '.join(part.layouts[name].joints)}")
+    for name in run.dataset.about()["sub_layouts"]:
+        lines.append(f"{name}: {' '.join(run.dataset.layouts[name].joints)}")
     where = "on the device" if run.dataset.resident else "streamed to the device"
     lines.append(f"{store.frames} frames, frame {store.frame}, {recipe.data_precision}, {where}")
     lines.append(f"device {_device(run)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msclr.errors import InputError
+from msclr.layouts import Layout
 from msclr.method_keys import unread
 from msclr.training.backend import check_kernels
 
@@ -40,8 +41,7 @@ def require_same_run(
         named = " and ".join(data) if isinstance(data, list) else data
         raise InputError(f"{path} was trained on other data than {named} holds")
     for name, layout in run.dataset.layouts.items():  # derived, or drawn by the seed
-        fields = layout.to_dict()
-        if any(state["layouts"][name][key] != fields[key] for key in ("joints", "bones")):
+        if Layout.from_dict(state["layouts"][name], str(path)).structure != layout.structure:
             raise InputError(
                 f"{path} was trained on other joints or bones under the name {name}: begin again "
                 "in another folder"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -41,8 +43,13 @@ def opened(data, tmp_path, **changes):
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_clips_are_the_layouts_own_without_some_joints(data, resident):
-    dataset = SkeletonDataset(data, "train", resident=resident, sub_layouts=SubLayouts(2, 7))
-    assert list(dataset.layouts) == [*LAYOUTS, *(f"{x}_sub{i}" for x in LAYOUTS for i in (1, 2))]
+    options = {"resident": resident, "derive": ["lsp_14"]}
+    dataset = SkeletonDataset(data, "train", sub_layouts=SubLayouts(2, 7), **options)
+    whole = [*LAYOUTS, "lsp_14"]
+    assert list(dataset.layouts) == [*whole, *(f"{x}_sub{i}" for x in whole for i in (1, 2))]
+    assert dataset.parts[0].whole == whole
+    again = pickle.dumps(dataset)
+    assert resident or len(again) < 50_000  # names of files, not clips
     index = torch.tensor([4, 0, 4])
     for name, source in dataset.parts[0].sub_layouts.items():
         joints = dataset.layouts[name].joints
@@ -50,6 +57,7 @@ def test_clips_are_the_layouts_own_without_some_joints(data, resident):
         whole = dataset.clips(source, index)
         assert 0 < len(kept) < whole.shape[3]
         assert torch.equal(dataset.clips(name, index), whole[..., kept, :])
+        assert torch.equal(pickle.loads(again).clips(name, index), whole[..., kept, :])
     dataset.close()
 
 
@@ -111,7 +119,12 @@ def test_a_run_is_evaluated_without_them(run_folder, data):
     assert run.layouts == list(run.encoder.layouts) == data_layouts(run) == list(LAYOUTS)
     drawn = load_checkpoint(run_folder / "checkpoint.pt")["sub_layouts"]
     assert drawn == {SUBS[0]: H36M, SUBS[1]: KINECT}
-    assert open_run(run_folder, random=True).layouts == list(LAYOUTS)
+    recipe = tiny_recipe(data, run_folder, sub_layouts=1)
+    began = Pretraining(recipe, Ranks(), torch.device("cpu")).method.query.encoder.state_dict()
+    random = open_run(run_folder, random=True)
+    assert random.layouts == list(LAYOUTS)
+    for key, value in random.encoder.state_dict().items():
+        assert torch.equal(value, began[key]), key
     seen = {x.layout: x.accuracy for x in read_knn(run_folder / "knn.csv") if x.step == 12}
     assert seen == {name: evaluate_knn(run, name)["by_k"]["1"] for name in LAYOUTS}
 

@@ -109,7 +109,7 @@ def _load_run(
         stream = None
     if stream is not None or not any(key.startswith(prefix) for key in state["method"]):
         raise InputError(f"the checkpoint has no encoder of its own for {stream or prefix!r}")
-    drawn = state.get("sub_layouts", {})  # they served the training, and none has such clips
+    drawn = state.get("sub_layouts", {})  # they served the training
     used = [k for k in state["method"] if k.startswith(prefix) and not belongs_to(k, drawn)]
     weights = {key.removeprefix(prefix): state["method"][key] for key in used}
     own = [
