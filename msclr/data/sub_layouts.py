@@ -12,9 +12,10 @@ from msclr.data.host_clips import file_of
 from msclr.data.random import ClipRandom
 from msclr.errors import InputError
 from msclr.layouts import Layout
+from msclr.layouts.propose import LIMBS
 from msclr.layouts.sub_layout import sub_layout
 
-LEFT_OUT = 1 / 3  # of what may be: joints, and left-right pairs of them
+LEFT_OUT = 1 / 2  # of what may be: joints, and left-right pairs of them
 _PURPOSE = 4_000_000  # of their random numbers
 _TRIES = 50  # for each sub-layout: a small layout has few that differ
 
@@ -22,8 +23,10 @@ _TRIES = 50  # for each sub-layout: a small layout has few that differ
 class SubLayouts(NamedTuple):
     """Which sub-layouts data sets are given: ``count`` of each layout, drawn by ``seed``.
 
-    What is drawn for a layout follows from its joints, bones and mirror pairs and the seed alone,
-    so data sets that have the same layout have the same sub-layouts of it.
+    Joints that tell where hips, knees, ankles, shoulders, elbows and wrists are always stay, as
+    nearly all conventions have these; so do the centre and joints without a parent. Of the others
+    half is left out, of a left-right pair both or neither. What is drawn for a layout follows from
+    the layout and the seed alone, so data sets that have it have the same sub-layouts of it.
     """
 
     count: int = 0
@@ -59,6 +62,9 @@ def _drawn(layout: Layout, tries: int, seed: int) -> list[tuple[int, ...]]:
     """The joints that a sub-layout keeps, in each of some tries."""
     parents, partner = layout.parents.tolist(), layout.flip.tolist()
     stay = {v for v, parent in enumerate(parents) if v == parent} | {layout.center_index}
+    limbs = {side + limb for limb in LIMBS for side in "lr"}
+    tell = [weights for landmark, weights in layout.landmarks if landmark in limbs]
+    stay |= {layout.joints.index(x) for weights in tell for x, share in weights if share > 0}
     pairs = sorted({(min(v, w), max(v, w)) for v, w in enumerate(partner)})
     groups = [set(pair) for pair in pairs if not stay & set(pair)]
     if not groups or not tries:

@@ -46,7 +46,7 @@ _MIDDLE = {
     "nose": ("nose",),
 }
 _MID_HIP = {"lhip": 0.5, "rhip": 0.5}  # a root or pelvis may lie higher
-_NEEDED = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+LIMBS = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 
 
 def with_landmarks(layout: Layout) -> tuple[Layout, str]:
@@ -95,7 +95,7 @@ def proposed_landmarks(layout: Layout) -> dict[str, str | dict[str, float]]:
         joint = _first(words, "", names, set(found.values()))
         if joint is not None:
             found[landmark] = joint
-    if missing := [side + limb for limb in _NEEDED for side in "lr" if side + limb not in found]:
+    if missing := [side + limb for limb in LIMBS for side in "lr" if side + limb not in found]:
         raise InputError(
             f"layout {layout.name} has no [landmarks], and the names of its joints do not tell "
             f"{', '.join(missing)}; add a table [landmarks] to its file, a joint for each "

@@ -43,9 +43,9 @@ def opened(data, tmp_path, **changes):
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_clips_are_the_layouts_own_without_some_joints(data, resident):
-    options = {"resident": resident, "derive": ["lsp_14"]}
+    options = {"resident": resident, "derive": ["jta_22"]}
     dataset = SkeletonDataset(data, "train", sub_layouts=SubLayouts(2, 7), **options)
-    whole = [*LAYOUTS, "lsp_14"]
+    whole = [*LAYOUTS, "jta_22"]
     assert list(dataset.layouts) == [*whole, *(f"{x}_sub{i}" for x in whole for i in (1, 2))]
     assert dataset.parts[0].whole == whole
     again = pickle.dumps(dataset)
