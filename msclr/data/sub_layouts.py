@@ -49,8 +49,8 @@ class SubLayouts(NamedTuple):
                     continue
         if len(found) < self.count:
             raise InputError(
-                f"sub_layouts={self.count}: {layout.name} of {layout.num_joints} joints has "
-                f"{len(found)} that differ; give sub_layouts={len(found)}"
+                f"sub_layouts={self.count}, but {layout.name}, of {layout.num_joints} joints, has "
+                f"{len(found)} different sub-layouts; give {len(found)} at most"
             )
         return found
 
