@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from msclr.data.derive import Derivation, derive_clips
-from msclr.data.host_clips import file_of
+from msclr.data.host_clips import reopened, to_pickle
 from msclr.data.store import CENTRED, Store
 
 
@@ -45,9 +45,7 @@ class DerivedClips:
 
     def __getstate__(self) -> dict[str, Any]:
         """With the name of the file in place of what it holds."""
-        return self.__dict__ | {"_source": file_of(self._source) or self._source}
+        return self.__dict__ | {"_source": to_pickle(self._source)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if isinstance(self._source, str):
-            self._source = np.load(self._source, mmap_mode="r")
+        self.__dict__.update(state, _source=reopened(state["_source"]))

@@ -37,15 +37,12 @@ class HostClips:
         self._ahead: tuple[Wanted, Future] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        maps = {layout: file_of(held) or held for layout, held in self.maps.items()}
+        maps = {layout: to_pickle(held) for layout, held in self.maps.items()}
         return {"maps": maps, "dtype": self.dtype, "device": self.device}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)
-        self.maps = {
-            layout: np.load(held, mmap_mode="r") if isinstance(held, str) else held
-            for layout, held in self.maps.items()
-        }
+        self.maps = {layout: reopened(held) for layout, held in self.maps.items()}
 
     def prefetch(self, wanted: Wanted) -> None:
         """Begin to gather what the next :meth:`take` will ask for, in the background."""
@@ -125,13 +122,19 @@ class _Part:
         return copies
 
 
-def file_of(held: np.ndarray) -> str | None:
+def to_pickle(held: Any) -> Any:
     """The file to reopen in another process, as a pickled memory map would hold all its clips.
 
-    Only for a whole file; a part of one knows its file too, but not where in it it lies.
+    Only for a whole file; a part of one knows its file too, but not where in it it lies. That, and
+    anything but a memory map, comes back as it is.
     """
     whole = isinstance(held, np.memmap) and isinstance(held.base, mmap.mmap)
-    return os.fspath(held.filename) if whole else None
+    return os.fspath(held.filename) if whole else held
+
+
+def reopened(held: Any) -> Any:
+    """What :func:`to_pickle` was given."""
+    return np.load(held, mmap_mode="r") if isinstance(held, str) else held
 
 
 def _same(a: Wanted, b: Wanted) -> bool:

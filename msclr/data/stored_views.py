@@ -11,7 +11,7 @@ import numpy as np
 from msclr import layouts as layout_registry
 from msclr.data.derive import Derivation, derivations
 from msclr.data.derived_clips import DerivedClips
-from msclr.data.host_clips import file_of
+from msclr.data.host_clips import reopened, to_pickle
 from msclr.data.store import COORDINATES, Split, Store
 from msclr.data.sub_layouts import SomeJoints, SubLayouts
 from msclr.errors import InputError
@@ -148,10 +148,7 @@ class StackedClips:
 
     def __getstate__(self) -> dict[str, Any]:
         """With the names of files in place of what they hold."""
-        return self.__dict__ | {"_maps": [file_of(view) or view for view in self._maps]}
+        return self.__dict__ | {"_maps": [to_pickle(view) for view in self._maps]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._maps = [
-            np.load(view, mmap_mode="r") if isinstance(view, str) else view for view in self._maps
-        ]
+        self.__dict__.update(state, _maps=[reopened(view) for view in state["_maps"]])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from msclr.data.derived_clips import DerivedClips
-from msclr.data.host_clips import file_of
+from msclr.data.host_clips import reopened, to_pickle
 from msclr.data.random import ClipRandom
 from msclr.errors import InputError
 from msclr.layouts import Layout
@@ -96,9 +96,7 @@ class SomeJoints:
 
     def __getstate__(self) -> dict[str, Any]:
         """With the name of the file in place of what it holds."""
-        return self.__dict__ | {"_clips": file_of(self._clips) or self._clips}
+        return self.__dict__ | {"_clips": to_pickle(self._clips)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if isinstance(self._clips, str):
-            self._clips = np.load(self._clips, mmap_mode="r")
+        self.__dict__.update(state, _clips=reopened(state["_clips"]))

@@ -23,8 +23,8 @@ def load_initial(recipe: Recipe, method: nn.Module) -> str:
     That is the folder of a run, a checkpoint of it, or one of another project that
     :func:`msclr.nn.load_pretrained` reads. A method with an encoder for each stream takes that of
     the same stream. Projection heads are taken from a run of the same method, stream and
-    ``embedding_dim``. The queue stays new, and so do sub-layouts and layouts
-    that the source does not know.
+    ``embedding_dim``. The queue stays new, and so do sub-layouts and
+    layouts that the source does not know.
 
     Returns:
         A line that says what was taken and what is new.

@@ -127,7 +127,7 @@ def test_a_layout_that_has_too_few_is_refused():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_draws_that_leave_no_bone_at_the_centre_are_drawn_again(seed):
-    """Of the eight joints that may go, two are all that the centre has."""
+    """Of the seven joints that may go, two are all that the centre has."""
     joints = ["base", "arm", "hand", *(f"p{i}" for i in range(6))]
     bones = [["arm", "base"], ["hand", "arm"], *([f"p{i}", "p0"] for i in range(1, 6))]
     layout = Layout("apart", joints, bones, "base", flip=[])
